@@ -1,0 +1,1 @@
+"""Training and evaluation: where data, model and losses meet."""

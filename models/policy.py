@@ -1,0 +1,128 @@
+"""The learned policy: which task executes which block.
+
+Logits [L, 2] per task (index 0 = execute, 1 = skip) give P = softmax(logits). While learning, gates are drawn with
+Gumbel-Softmax so that the losses reach the logits (paper section 3.1); afterwards architectures are sampled from P.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.shared_paths import Gates
+
+EXECUTE, SKIP = 0, 1
+
+
+def gumbel_noise(like: Tensor) -> Tensor:
+    """Standard Gumbel noise, -log(-log U), of the shape of `like` (-log U is exponential)."""
+    return -torch.empty_like(like).exponential_().log()
+
+
+def gumbel_softmax(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """softmax((logits + noise) / temperature) over the last axis: [..., 2] -> [..., 2]."""
+    return torch.softmax((logits + noise) / temperature, dim=-1)
+
+
+def straight_through(probabilities: Tensor) -> Tensor:
+    """One-hot at the larger entry of the last axis, with the gradient of `probabilities`."""
+    one_hot = torch.zeros_like(probabilities).scatter_(-1, probabilities.argmax(-1, keepdim=True), 1.0)
+    return one_hot + probabilities - probabilities.detach()
+
+
+def initial_logits(method: str, num_blocks: int, init_neg_logits: float | None) -> Tensor:
+    """Logits [L, 2] by the release's `init_method`: `equal`, `random` or `all_chosen`."""
+    if method == "equal":
+        return torch.full((num_blocks, 2), 0.5)
+    if method == "random":
+        return 1e-3 * torch.randn(num_blocks, 2)
+    if method == "all_chosen":
+        return torch.tensor([0.0, init_neg_logits]).repeat(num_blocks, 1)
+    raise ValueError(f"init_method is equal, random or all_chosen, not {method!r}")
+
+
+def open_blocks(period: int, curriculum_speed: int, num_policy_blocks: int) -> int:
+    """How many of the last blocks follow the policy in policy period `period` (from 0): p // speed + 1."""
+    return min(period // curriculum_speed + 1, num_policy_blocks)
+
+
+class Policy(nn.Module):
+    """Execution logits per task, for all blocks but the first `skip_layer`, which every task always executes.
+
+    `num_blocks` is L, the number of the backbone's blocks; `num_policy_blocks` = L - skip_layer have logits.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        num_blocks: int,
+        init_method: str = "equal",
+        init_neg_logits: float | None = None,
+        skip_layer: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_blocks = num_blocks
+        self.num_policy_blocks = num_blocks - skip_layer
+        self.logits = nn.ParameterDict(
+            {task: initial_logits(init_method, self.num_policy_blocks, init_neg_logits) for task in tasks}
+        )
+
+    def draw_gates(
+        self,
+        temperature: float,
+        num_open: int,
+        noise: Callable[[Tensor], Tensor] = gumbel_noise,
+    ) -> Gates:
+        """Soft gates of one training step, differentiable in the logits.
+
+        Curriculum (section 3.3): only the last `num_open` blocks follow the policy, the earlier ones are executed.
+        """
+        return {
+            task: self._behind_executed(gumbel_softmax(logits, noise(logits), temperature), num_open)
+            for task, logits in self.logits.items()
+        }
+
+    def draw_hard_gates(
+        self,
+        temperature: float,
+        num_open: int,
+        noise: Callable[[Tensor], Tensor] = gumbel_noise,
+    ) -> Gates:
+        """As `draw_gates`, but the gates' values are exactly 0 or 1 (`hard_sampling`); gradients are the soft ones'."""
+        return {
+            task: self._behind_executed(
+                straight_through(gumbel_softmax(logits, noise(logits), temperature)), num_open
+            )
+            for task, logits in self.logits.items()
+        }
+
+    def _behind_executed(self, probabilities: Tensor, num_open: int) -> list[int | Tensor]:
+        """One gate per block: 1 for the closed ones, then the last `num_open` execution probabilities."""
+        closed = self.num_blocks - num_open
+        return [1] * closed + list(probabilities[-num_open:, EXECUTE].unbind())
+
+    @torch.no_grad()
+    def execution_probabilities(self) -> dict[str, list[float]]:
+        """P(execute) per task and block, in [0, 1]; 1 for the blocks without logits."""
+        executed = [1.0] * (self.num_blocks - self.num_policy_blocks)
+        return {
+            task: executed + torch.softmax(logits.double(), dim=-1)[:, EXECUTE].tolist()
+            for task, logits in self.logits.items()
+        }
+
+    @torch.no_grad()
+    def sample_architecture(self, seed: int, num_open: int | None = None) -> dict[str, list[int]]:
+        """Hard gates drawn from P, task by task and block by block; the same seed gives the same architecture.
+
+        The draws are the release's (NumPy's legacy `RandomState`), so that its seeds give its architectures. With
+        `num_open`, only the last blocks follow the policy, as in the curriculum.
+        """
+        random = np.random.RandomState(seed)
+        sampled = {}
+        for task, logits in self.logits.items():
+            probabilities = torch.softmax(logits.double(), dim=-1).cpu().numpy()
+            sampled[task] = [int(random.choice((1, 0), p=row)) for row in probabilities]
+        num_open = self.num_policy_blocks if num_open is None else num_open
+        closed = self.num_blocks - num_open
+        return {task: [1] * closed + gates[len(gates) - num_open :] for task, gates in sampled.items()}

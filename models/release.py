@@ -1,0 +1,56 @@
+"""The released checkpoints' key names -> ours.
+
+The released code numbers tasks from 1 and keeps blocks by stage: `backbone.blocks.{stage}.{i}.conv1.weight`,
+`backbone.ds.{stage}.{0,1}`, `task{k}_fc1_c{branch}.conv1.weight`, `task{k}_logits`.
+"""
+
+import re
+from itertools import accumulate
+
+from torch import Tensor
+
+from models.multitask import MultiTaskNet
+
+
+def is_release_state(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict carries the released code's names."""
+    return any(re.match(r"task\d+_(logits|fc1_c0)", key) for key in state)
+
+
+def release_names(net: MultiTaskNet) -> dict[str, str]:
+    """Our state-dict keys -> the released names, for every key of `net`."""
+    return {key: _release_name(net, key) for key in net.state_dict()}
+
+
+def from_release(state: dict[str, Tensor], net: MultiTaskNet) -> dict[str, Tensor]:
+    """Rename a released state dict to our keys; keys that `net` does not have keep their name.
+
+    Loading the result strictly then names whatever is missing or left over.
+    """
+    our_names = {released: ours for ours, released in release_names(net).items()}
+    return {our_names.get(key, key): value for key, value in state.items()}
+
+
+def _release_name(net: MultiTaskNet, key: str) -> str:
+    numbers = {task: number for number, task in enumerate(net.heads, start=1)}
+    part, _, rest = key.partition(".")
+    if part == "policy":
+        task = rest.removeprefix("logits.")
+        return f"task{numbers[task]}_logits"
+    if part == "heads":
+        task, _, branch, parameter = rest.split(".", 3)
+        return f"task{numbers[task]}_fc1_c{branch}.{parameter}"
+    if rest.startswith("stem."):
+        return "backbone." + rest.removeprefix("stem.").replace("conv.", "conv1.").replace("bn.", "bn1.")
+    _, index, branch, parameter = rest.split(".", 3)
+    stage, position = _stage_and_position(net.backbone.stage_lengths, int(index))
+    if branch == "shortcut":
+        return f"backbone.ds.{stage}." + parameter.replace("conv.", "0.").replace("bn.", "1.")
+    return f"backbone.blocks.{stage}.{position}.{parameter}"
+
+
+def _stage_and_position(stage_lengths: tuple[int, ...], index: int) -> tuple[int, int]:
+    """Where block `index` of the flat list stands: (stage, place within the stage)."""
+    ends = list(accumulate(stage_lengths))
+    stage = next(stage for stage, end in enumerate(ends) if index < end)
+    return stage, index - (ends[stage] - stage_lengths[stage])

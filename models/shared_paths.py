@@ -1,0 +1,67 @@
+"""Run K execution paths through one list of blocks, no block computed twice for the same input.
+
+All tasks start in one group on one tensor. At each block a group splits where its tasks' gates differ; what the
+tasks of a group have in common, `skip(x)` and `execute(x)`, is computed once, and `execute(x)` not at all where no
+task of the group needs it. The result equals running the network once per task, BatchNorm statistics included.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from models.blocks import GatedBlock
+
+Gate = int | Tensor
+"""1 executes the block, 0 skips it, a scalar tensor v in [0, 1] mixes: v * executed + (1 - v) * skipped."""
+
+Gates = dict[str, Sequence[Gate]]
+"""For each task to be run, one gate per block."""
+
+
+def all_blocks(tasks: Iterable[str], num_blocks: int) -> dict[str, list[int]]:
+    """Gates by which every task executes every block: hard parameter sharing, and the warm-up phase."""
+    return {task: [1] * num_blocks for task in tasks}
+
+
+def run_shared_paths(blocks: Sequence[GatedBlock], x: Tensor, gates: Gates) -> dict[str, Tensor]:
+    """Each task's features after all blocks, starting from the common input `x` [N, C, H, W].
+
+    Returns:
+        task -> [N, C', H', W']; tasks whose gates agree in every block receive the same tensor.
+    """
+    groups = [(x, list(gates))]
+    for index, block in enumerate(blocks):
+        groups = [
+            part
+            for x, tasks in groups
+            for part in split_group(block, x, {task: gates[task][index] for task in tasks})
+        ]
+    features = {task: x for x, tasks in groups for task in tasks}
+    return {task: features[task] for task in gates}
+
+
+def split_group(block: GatedBlock, x: Tensor, gates: dict[str, Gate]) -> list[tuple[Tensor, list[str]]]:
+    """Pass a group of tasks with the common input `x` through one block.
+
+    Tasks that mix part for good, since their gates are hardly ever equal; tasks with equal hard gates stay together.
+    """
+    skipping, executing, mixing = _sort_by_gate(gates)
+    skipped = block.skip(x, num_tasks=len(gates))
+    parts = []
+    if skipping:
+        parts.append((skipped, skipping))
+    if executing or mixing:
+        executed = block.execute(x, skipped, num_tasks=len(executing) + len(mixing))
+        if executing:
+            parts.append((executed, executing))
+        for task in mixing:
+            parts.append((gates[task] * executed + (1 - gates[task]) * skipped, [task]))
+    return parts
+
+
+def _sort_by_gate(gates: dict[str, Gate]) -> tuple[list[str], list[str], list[str]]:
+    """The tasks that skip, execute and mix."""
+    mixing = [task for task, gate in gates.items() if isinstance(gate, Tensor)]
+    skipping = [task for task, gate in gates.items() if task not in mixing and gate == 0]
+    executing = [task for task, gate in gates.items() if task not in mixing and gate == 1]
+    return skipping, executing, mixing

@@ -1,0 +1,62 @@
+"""Where a run computes, and from which random state it starts."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.errors import UserError
+
+
+def choose_device(gpus: Sequence[int]) -> tuple[torch.device, str]:
+    """The device for `--gpus`, and a line that says what was chosen.
+
+    `-1` asks for the CPU; without a CUDA device any choice falls back to it.
+
+    Raises:
+        UserError: a GPU number that this machine does not have.
+    """
+    threads = f"{torch.get_num_threads()} threads"
+    if list(gpus) == [-1]:
+        return torch.device("cpu"), f"device: CPU, {threads}, as asked for by --gpus -1"
+    if not torch.cuda.is_available():
+        return torch.device("cpu"), f"device: CPU, {threads}, since PyTorch finds no CUDA device"
+    available = torch.cuda.device_count()
+    for gpu in gpus:
+        if not 0 <= gpu < available:
+            raise UserError(f"--gpus {gpu}: this machine has GPUs 0 to {available - 1}; choose among them.")
+    line = f"device: GPU {gpus[0]}, {torch.cuda.get_device_name(gpus[0])}"
+    if len(gpus) > 1:
+        line += f"; a run uses one GPU, so {', '.join(str(gpu) for gpu in gpus[1:])} stay free"
+    return torch.device("cuda", gpus[0]), line
+
+
+def seed_everything(seed: int) -> None:
+    """Start Python's, NumPy's and torch's generators (all devices) from `seed`, in 0 .. 2^32 - 1."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def derived_seed(*numbers: int) -> int:
+    """A seed in 0 .. 2^32 - 1 that belongs to `numbers`, such as (seed of the run, iteration)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def random_states() -> dict[str, Tensor | list[Tensor]]:
+    """The states of torch's generators, from which Gumbel noise and dropout are drawn."""
+    states: dict[str, Tensor | list[Tensor]] = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on `device`; copies from pinned memory do not block."""
+    return {
+        name: entry.to(device, non_blocking=True) if isinstance(entry, Tensor) else entry
+        for name, entry in batch.items()
+    }
