@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"checkpoint {path} cannot be read: expected a PyTorch file of tensors and plain values, "
-            f"undamaged and without code ({reason})."
+            f"undamaged and without code ({_reason(error)})."
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("mtl-net"), dict):
         raise UserError(f"checkpoint {path} has no entry 'mtl-net' with a network's weights; choose another.")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Why a file was refused, in a few words; PyTorch's own text runs to a page and advises to switch safety off."""
+    text = str(error)
+    refused = re.search(r"GLOBAL (\S+)", text)
+    if refused:
+        return f"it refers to {refused[1]}"
+    if "Weights only load failed" in text:
+        return "it holds more than tensors"
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
@@ -108,7 +119,8 @@ def load_tensor_pickle(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, TypeError, AttributeError,
             KeyError, IndexError, ImportError) as error:  # fmt: skip
         raise UserError(
-            f"policy {path} cannot be read: expected a pickle that holds tensors and nothing else ({error})."
+            f"policy {path} cannot be read: expected a pickle that holds tensors and nothing else "
+            f"({_reason(error)})."
         ) from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"policy {path} must be a dict of tensors, task1_policy, task2_policy, ...")

@@ -1,0 +1,365 @@
+"""One YAML file with the release's keys -> one validated, typed, frozen configuration.
+
+`load_config` is the way in: it reads the file, lets `--set` win over it, checks every key by itself (the
+section classes) and what keys say together (`CROSS_CHECKS`), and reports all that is wrong at once.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from utils.errors import UserError
+from utils.files import write_text
+from utils.problems import describe, is_section, show
+from utils.strict_yaml import format_yaml, parse_yaml, read_yaml, yaml_problem
+
+NUM_BLOCKS = {"ResNet18": 8, "ResNet34": 16, "ResNet50": 16, "ResNet101": 33}
+
+# ---------------------------------------------------------------------------------------------------------
+# The values of keys
+# ---------------------------------------------------------------------------------------------------------
+
+
+def _list_to_tuple(value: Any) -> Any:
+    # YAML has lists; a frozen configuration holds tuples.
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _refuse_path(name: str) -> str:
+    if name in ("", ".", "..") or name != name.strip() or any(mark in name for mark in "/\\\0"):
+        raise PydanticCustomError("expected", "a plain name without / or \\, it becomes part of a path")
+    return name
+
+
+def _refuse_repetition(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("expected", "a list of names that differ")
+    return names
+
+
+Text = Annotated[str, Field(min_length=1)]
+PlainName = Annotated[str, AfterValidator(_refuse_path)]
+NotNegative = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Factor = Annotated[float, Field(gt=0, le=1)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_list_to_tuple), Field(min_length=1)]
+Counts = Annotated[tuple[Count, ...], BeforeValidator(_list_to_tuple), Field(min_length=1)]
+Weights = Annotated[tuple[Weight, ...], BeforeValidator(_list_to_tuple), Field(min_length=1)]
+TaskNames = Annotated[
+    tuple[PlainName, ...],
+    BeforeValidator(_list_to_tuple),
+    Field(min_length=1),
+    AfterValidator(_refuse_repetition),
+]
+
+# ---------------------------------------------------------------------------------------------------------
+# The sections
+# ---------------------------------------------------------------------------------------------------------
+
+
+class Section(BaseModel):
+    """A group of keys: frozen, no unknown keys, no conversion of types (only int where float is due)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class PartialTrainSection(Section):
+    """`train:` as test.py reads it: of training's keys none is required, all are checked."""
+
+    batch_size: Count | None = None  # images per step (DomainNet: of each domain)
+    total_iters: Count | None = None  # warm-up and policy learning together
+    warm_up_iters: NotNegative | None = None
+    retrain_total_iters: Count | None = None  # null: total_iters
+    lr: Positive | None = None  # the heads' learning rate
+    backbone_lr: Positive | None = None
+    fc_lr: Positive | None = None  # DomainNet's name for the heads' rate; wins over lr
+    policy_lr: Positive = 0.01  # the logits' rate, used with init_method all_chosen
+    decay_lr_freq: Count | None = None  # StepLR of warm-up and retraining, in iterations
+    decay_lr_rate: Factor | None = None
+    decay_fc_lr_freq: Count | None = None  # DomainNet's names for the heads' decay; win over decay_lr_*
+    decay_fc_lr_rate: Factor | None = None
+    policy_decay_lr_freq: Count | None = None  # StepLR of the weights in policy learning; null: no decay
+    policy_decay_lr_rate: Factor | None = None
+    weight_iter_alternate: Count | None = None  # weight steps of a policy period; null: one pass over train1
+    alpha_iter_alternate: Count | None = None  # policy steps of a policy period; null: one pass over train2
+    reg_w: Weight | None = None  # weight of the sparsity loss
+    reg_w_hamming: Weight | None = None  # weight of the sharing loss
+    print_freq: Count = 100  # iterations between two logged losses
+    val_freq: Count | None = None  # iterations between two evaluations
+    decay_temp_freq: Count = 100  # accepted for the release's sake: it decays once per policy period
+    init_temp: Positive = 5.0  # Gumbel-Softmax temperature at the start
+    decay_temp: Factor = 0.965
+    resume: bool = False  # skip warm-up, start the policy from the which_iter checkpoint
+    retrain_resume: bool = False
+    policy_iter: PlainName = "best"  # checkpoint whose policy is sampled
+    which_iter: PlainName = "warmup"  # checkpoint that resume starts from
+    init_method: Literal["equal", "random", "all_chosen"] = "equal"  # initial logits
+    hard_sampling: bool = False  # straight-through one-hot gates instead of soft ones
+    eval_batches: Count | None = 11  # batches of an evaluation while training; null: the whole split
+
+
+class TrainSection(PartialTrainSection):
+    """`train:` as training needs it."""
+
+    batch_size: Count
+    total_iters: Count
+    warm_up_iters: NotNegative
+    lr: Positive
+    backbone_lr: Positive
+    decay_lr_freq: Count
+    decay_lr_rate: Factor
+    reg_w: Weight
+    reg_w_hamming: Weight
+    val_freq: Count
+
+    @model_validator(mode="before")
+    @classmethod
+    def _heads_keys_stand_in(cls, given: Any) -> Any:
+        """DomainNet's files may give the heads' rate and decay under their own names alone."""
+        if not isinstance(given, Mapping):
+            return given
+        names = {"lr": "fc_lr", "decay_lr_freq": "decay_fc_lr_freq", "decay_lr_rate": "decay_fc_lr_rate"}
+        missing = {name: own for name, own in names.items() if given.get(name) is None}
+        return {**given, **{name: given[own] for name, own in missing.items() if given.get(own) is not None}}
+
+    @property
+    def heads_lr(self) -> float:
+        """Learning rate of the heads."""
+        return self.lr if self.fc_lr is None else self.fc_lr
+
+    @property
+    def heads_decay_lr(self) -> tuple[int, float]:
+        """StepLR of the heads in warm-up and retraining: (iterations between two decays, factor)."""
+        if self.decay_fc_lr_freq is None or self.decay_fc_lr_rate is None:
+            return self.decay_lr_freq, self.decay_lr_rate
+        return self.decay_fc_lr_freq, self.decay_fc_lr_rate
+
+    @property
+    def retrain_iters(self) -> int:
+        """Iterations of one retraining: `retrain_total_iters`, or as many as the search."""
+        return self.total_iters if self.retrain_total_iters is None else self.retrain_total_iters
+
+
+class TestSection(Section):
+    """`test:` which checkpoint is tested."""
+
+    __test__ = False  # pytest would collect the class by its name
+
+    which_iter: PlainName = "best"
+
+
+class PathsSection(Section):
+    """`paths:` folders of a run; `exp_name` is appended to each."""
+
+    log_dir: Text = "runs/logs"
+    result_dir: Text = "runs/results"
+    checkpoint_dir: Text = "runs/checkpoints"
+
+
+class DataloadSection(Section):
+    """`dataload:` the data set and how its images become batches."""
+
+    dataset: Literal["NYU_v2", "CityScapes", "Taskonomy", "DomainNet"]
+    dataroot: Text
+    crop_h: Count  # pixels
+    crop_w: Count
+    small_res: bool = False  # CityScapes at 128x256
+    normals: Literal["release", "decoded"] = "release"  # NYU v2: raw 0..255 vectors, or unit normals
+    augmentation: Literal["release", "geometric"] = (
+        "release"  # geometric: depth and normals follow scale and mirror
+    )
+    validation: Literal["test", "held_out"] = "test"  # what chooses `best`; test is the release's protocol
+    num_workers: NotNegative = 2
+
+
+class TestingConfig(Section):
+    """What test.py needs: a training file serves, and so does its shorter `_test` twin."""
+
+    __test__ = False
+
+    exp_name: PlainName
+    seed: Seeds  # one sampled architecture each
+    backbone: Literal["ResNet18", "ResNet34", "ResNet50", "ResNet101"]
+    backbone_width: Count = 64  # channels of the first stage
+    head_width: Count = 1024  # hidden channels of an ASPP head
+    tasks: TaskNames
+    tasks_num_class: Counts
+    lambdas: Weights  # weights of the tasks' losses
+    policy_model: Literal["task-specific", "instance-specific", "blockwise"] = "task-specific"
+    policy: bool = True  # false: all blocks executed by all tasks
+    init_neg_logits: float | None = None  # the skip logit of init_method all_chosen
+    is_sparse: bool = True
+    is_sharing: bool = True
+    is_curriculum: bool = True
+    curriculum_speed: Count  # policy periods until one more block follows the policy
+    skip_layer: NotNegative = 0  # leading blocks that all tasks always execute
+    fix_BN: bool = False
+    diff_sparsity_weights: bool = True  # the regularisers weigh blocks by their depth
+    retrain_from_pl: bool = False  # retrain from the policy phase's weights, not from new ones
+    imagenet_pretrain: bool = False
+    task_bn: bool = False  # BatchNorms of their own for every task
+    sparsity_loss: Literal["release", "paper"] = "release"
+    sharing_loss: Literal["release", "paper"] = "release"
+    execution: Literal["shared", "task_by_task"] = (
+        "shared"  # task_by_task computes skipped blocks too (release)
+    )
+    train: PartialTrainSection = PartialTrainSection()
+    test: TestSection = TestSection()
+    paths: PathsSection = PathsSection()
+    dataload: DataloadSection
+
+
+class TrainingConfig(TestingConfig):
+    """What train.py and re-train.py need."""
+
+    train: TrainSection
+
+
+Config = TypeVar("Config", bound=TestingConfig)
+
+# ---------------------------------------------------------------------------------------------------------
+# What keys say together: each check gets the values of its keys and returns what is wrong, or None
+# ---------------------------------------------------------------------------------------------------------
+
+
+def _check_lengths(tasks: Sequence, tasks_num_class: Sequence, lambdas: Sequence) -> str | None:
+    if len(tasks) == len(tasks_num_class) == len(lambdas):
+        return None
+    return (
+        f"expected lists of the same length, found {len(tasks)} tasks, {len(tasks_num_class)} numbers of "
+        f"classes and {len(lambdas)} lambdas"
+    )
+
+
+def _check_skip_layer(skip_layer: int, backbone: str) -> str | None:
+    if skip_layer < NUM_BLOCKS[backbone]:
+        return None
+    return f"expected skip_layer below the {NUM_BLOCKS[backbone]} blocks of {backbone}, found {skip_layer}"
+
+
+def _check_warm_up(warm_up_iters: int | None, total_iters: int | None, policy: bool) -> str | None:
+    if not policy or warm_up_iters is None or total_iters is None or warm_up_iters < total_iters:
+        return None
+    return (
+        "expected warm_up_iters below total_iters, so that iterations are left for the policy, "
+        f"found {warm_up_iters} and {total_iters}"
+    )
+
+
+def _check_all_chosen(init_method: str, init_neg_logits: float | None) -> str | None:
+    if init_method != "all_chosen" or init_neg_logits is not None:
+        return None
+    return "expected a number for init_neg_logits, since init_method is all_chosen, found null"
+
+
+def _check_pair(frequency: int | None, rate: float | None) -> str | None:
+    if (frequency is None) == (rate is None):
+        return None
+    return f"expected both or none of them, found {show(frequency)} and {show(rate)}"
+
+
+CROSS_CHECKS = {
+    ("tasks", "tasks_num_class", "lambdas"): _check_lengths,
+    ("skip_layer", "backbone"): _check_skip_layer,
+    ("train.warm_up_iters", "train.total_iters", "policy"): _check_warm_up,
+    ("train.init_method", "init_neg_logits"): _check_all_chosen,
+    ("train.decay_fc_lr_freq", "train.decay_fc_lr_rate"): _check_pair,
+    ("train.policy_decay_lr_freq", "train.policy_decay_lr_rate"): _check_pair,
+}
+
+# ---------------------------------------------------------------------------------------------------------
+# Loading and writing
+# ---------------------------------------------------------------------------------------------------------
+
+
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), schema: type[Config] = TrainingConfig
+) -> Config:
+    """Read a configuration file.
+
+    Args:
+        path: YAML file, at most 1 MB, without anchors, aliases and tags.
+        overrides: texts `section.key=value` or `key=value`, values in YAML; they win over the file.
+        schema: `TrainingConfig`, or `TestingConfig` for files of test.py.
+
+    Raises:
+        UserError: one sentence for a file that cannot be read; for wrong content a header that names the
+            file and one line per problem: key, what was expected, what was found.
+    """
+    values = read_yaml(Path(path))
+    problems = [problem for override in overrides if (problem := _apply(override, values))]
+    config = None
+    wrong_keys: set[str] = set()
+    try:
+        config = schema.model_validate(values)
+    except ValidationError as error:
+        problems += [describe(schema, details) for details in error.errors()]
+        wrong_keys = {".".join(step for step in e["loc"] if isinstance(step, str)) for e in error.errors()}
+    problems += _contradictions(_sound_values(schema, values, wrong_keys))
+    if problems or config is None:
+        noun = "problem" if len(problems) == 1 else "problems"
+        raise UserError("\n  ".join([f"{path}: {len(problems)} {noun} in the configuration", *problems]))
+    return config
+
+
+def write_config(config: TestingConfig, path: str | Path) -> None:
+    """Write the resolved configuration as YAML that `load_config` reads back to an equal object."""
+    write_text(path, format_yaml(config.model_dump(mode="json")))
+
+
+def _apply(override: str, values: dict[str, Any]) -> str | None:
+    """Set one `section.key=value` in `values`; returns the problem where it cannot be done."""
+    name, equals, text = override.partition("=")
+    *sections, key = name.strip().split(".")
+    if not equals or not all([*sections, key]):
+        return f"--set {override}: expected section.key=value or key=value, found {show(override)}"
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        return f"{name.strip()}: expected a YAML value, found {show(text)} ({yaml_problem(error)})"
+    for section in sections:
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
+            return f"{name.strip()}: expected a key of a section, but {section} has the value {show(values)}"
+    values[key] = value
+    return None
+
+
+def _sound_values(
+    schema: type[Section], values: Mapping, wrong_keys: set[str], prefix: str = ""
+) -> dict[str, Any]:
+    """Dotted key -> value, or its default, for each key that is right by itself."""
+    sound = {}
+    for name, field in schema.model_fields.items():
+        key = prefix + name
+        if key in wrong_keys:
+            continue
+        if is_section(field.annotation):
+            sound |= _sound_values(field.annotation, values.get(name, {}), wrong_keys, f"{key}.")
+        else:
+            sound[key] = values.get(name, field.default)
+    return sound
+
+
+def _contradictions(sound: Mapping[str, Any]) -> Iterator[str]:
+    for keys, check in CROSS_CHECKS.items():
+        problem = check(*(sound[key] for key in keys)) if sound.keys() >= set(keys) else None
+        if problem:
+            yield f"{', '.join(keys)}: {problem}"

@@ -1,0 +1,62 @@
+"""Files that are either whole or not there: written to a temporary name, then renamed."""
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+
+# A list of numbers as `json.dumps(indent=2)` spreads it over lines. Strings hold no real line break,
+# so nothing inside one can match.
+SPREAD_NUMBERS = re.compile(r"\[\n\s*([-+.\deE,\s]+)\n\s*\]")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Hand out a temporary path in the folder of `path`, renamed to `path` when the block succeeds.
+
+    Parent folders are made. If the block raises, the temporary file is removed and `path` is as it was.
+    Raises `UserError` where the folder or the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); expected a folder with room and the "
+            "right to write, choose another one"
+        ) from error
+    finally:
+        # What stopped the writing (a parent that is a file, a right withdrawn) may stop the removal too.
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all; raises `UserError` where it cannot be written."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as JSON, indented by 2, each list of plain numbers (a row of gates) on one line.
+
+    Raises `ValueError` for NaN and infinities, which JSON does not have: write None where a number has no
+    meaning. Raises `UserError` where the file cannot be written.
+    """
+    spread = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, SPREAD_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", spread) + "\n")
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

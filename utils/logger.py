@@ -1,0 +1,92 @@
+"""What a run says: progress on the screen, scalars for tensorboard, one JSON line per report."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from torch import Tensor
+from tqdm import tqdm
+
+from utils.progress import progress_bar
+
+
+class RunLogger:
+    """Writes `metrics.jsonl`, `log.txt` and tensorboardX events into one folder.
+
+    Usable as a context manager, which closes the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._events = SummaryWriter(str(folder))
+        self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._log = (folder / "log.txt").open("a", encoding="utf-8")
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> "RunLogger":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._events.close()
+        self._lines.close()
+        self._log.close()
+
+    def message(self, text: str) -> None:
+        """Print above the progress bars, and keep in `log.txt` with the time."""
+        tqdm.write(text)
+        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self._log.flush()
+
+    def progress(self, iterations: range, title: str, total: int) -> Iterator[int]:
+        """The iterations, numbered from 1, under a progress bar that runs to `total`."""
+        with progress_bar(iterations, title, total, iterations.start - 1) as self._bar:
+            yield from self._bar
+
+    def show(self, iteration: int, values: Mapping[str, float]) -> None:
+        """Show a step's values in the progress bar; without a terminal, as a line of their own."""
+        if self._bar is None or self._bar.disable:
+            values_in_line = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+            self.message(f"iteration {iteration}: {values_in_line}")
+        else:
+            self._bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
+
+    def scalars(self, kind: str, iteration: int, values: Mapping[str, float | None]) -> None:
+        """Record named values of one iteration; None and values that are not finite become null in the JSON line.
+
+        Args:
+            kind: what the line is about, such as "train" or "evaluation".
+            values: names with slashes group in tensorboard.
+        """
+        line = {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in values.items()
+        }
+        self._lines.write(json.dumps({"kind": kind, "iteration": iteration, **line}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            if value is not None:
+                self._events.add_scalar(name, value, iteration)
+
+
+class RunningMeans:
+    """Means of named scalars between two reports, kept on their device so that no step waits for it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def update(self, values: Mapping[str, Tensor]) -> None:
+        """Add one step's values, scalars without gradient."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def pop(self) -> dict[str, float]:
+        """The means since the last call."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means

@@ -1,0 +1,76 @@
+"""Arrays -> pictures that people can read: classes, normals, depth, policies, sheets of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from utils.files import replacing
+
+RGB = np.ndarray
+"""uint8 [H, W, 3]."""
+
+CLASS_COLOURS = np.vstack([colormaps[name](range(20))[:, :3] for name in ("tab20", "tab20b", "tab20c")])
+"""Colours of the first 60 classes, which then repeat; float [60, 3] in 0..1."""
+
+
+def class_picture(classes: np.ndarray, ignored: int) -> RGB:
+    """Class numbers [H, W] -> colours; ignored pixels are black."""
+    colours = (255 * CLASS_COLOURS[classes % len(CLASS_COLOURS)]).astype(np.uint8)
+    return np.where((classes == ignored)[..., None], np.uint8(0), colours)
+
+
+def direction_picture(vectors: np.ndarray) -> RGB:
+    """Vectors [3, H, W] of any length -> their direction as colours, (v + 1) / 2; zero vectors are grey.
+
+    OpenCV's channel order goes in, so that the picture has the colours of the files.
+    """
+    lengths = np.linalg.norm(vectors, axis=0, keepdims=True)
+    unit = vectors / np.maximum(lengths, 1e-6)
+    return ((unit[::-1].transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)
+
+
+def distance_picture(distances: np.ndarray, farthest: float) -> RGB:
+    """Distances [1, H, W] -> near is bright, `farthest` and beyond is dark; 0, not measured, is black."""
+    nearness = 1 - np.clip(distances[0] / farthest, 0, 1)
+    colours = (255 * colormaps["inferno"](nearness)[..., :3]).astype(np.uint8)
+    return np.where((distances[0] == 0)[..., None], np.uint8(0), colours)
+
+
+def save_sheet(path: Path, rows: Sequence[Mapping[str, RGB]], title: str) -> None:
+    """Save rows of pictures with a title over each, as a PNG."""
+    columns = max(len(row) for row in rows)
+    height, width = next(iter(rows[0].values())).shape[:2]
+    figure = Figure(figsize=(2.6 * columns, 0.4 + len(rows) * (0.3 + 2.6 * height / width)), layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for row_of_axes, row in zip(axes, rows, strict=True):
+        for axis, (name, picture) in zip(row_of_axes, row.items(), strict=False):
+            axis.imshow(picture, interpolation="nearest")
+            axis.set_title(name, fontsize=8)
+    _save(figure, path)
+
+
+def save_shares(path: Path, shares: Mapping[str, Sequence[float]], title: str) -> None:
+    """Save rows of numbers in [0, 1], one cell per block, as a PNG: dark cells are executed."""
+    names, values = list(shares), np.array(list(shares.values()))
+    figure = Figure(figsize=(1.6 + 0.45 * values.shape[1], 1.2 + 0.45 * len(names)), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if value > 0.6 else "black"
+        axis.text(column, row, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=7, color=colour)
+    axis.set_xticks(range(values.shape[1]), range(1, values.shape[1] + 1), fontsize=7)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set_xlabel("block", fontsize=8)
+    axis.set_title(title, fontsize=9)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
