@@ -1,0 +1,136 @@
+"""Joint transforms of an image and its targets: scale, mirror, pad, crop, and their random composition.
+
+A sample is a dict of NumPy arrays that share one height and width, as read from the files:
+
+- "img"     uint8 [H, W, 3], BGR
+- "seg"     uint8 [H, W], class numbers, 255 = ignore
+- "normal"  uint8 [H, W, 3], (n + 1) / 2 * 255 in OpenCV's channel order, (255, 255, 255) = ignore
+- "depth"   float32 [H, W], metres, 0 = not measured
+
+Targets that a run does not need are absent. Every transform returns a new dict and leaves its input as
+it was.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+
+Sample = dict[str, np.ndarray]
+
+IMAGE_MEAN_BGR = np.array([104.00698793, 116.66876762, 122.67891434], dtype=np.float32)
+
+# What stands where a sample has no content: black, and every target's own mark for "no label".
+PADDING = {"img": 0, "seg": 255, "normal": 255, "depth": 0}
+
+# A normal's component along the image's horizontal axis is the file's red channel, OpenCV's last.
+NORMAL_X = 2
+
+
+def channels_first(array: np.ndarray) -> np.ndarray:
+    """[H, W, C] -> [C, H, W], contiguous; done while the values are still bytes, it costs next to nothing."""
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def subtract_mean(image: np.ndarray) -> np.ndarray:
+    """The network's input: uint8 BGR [H, W, 3] -> float32 [3, H, W], 0..255 minus the mean, not scaled."""
+    return channels_first(image) - IMAGE_MEAN_BGR[:, None, None]
+
+
+def labelled_normals(normal: np.ndarray) -> np.ndarray:
+    """bool [H, W]: where uint8 normals [H, W, 3] are labels at all, that is, not white."""
+    blue, green, red = normal[:, :, 0], normal[:, :, 1], normal[:, :, 2]
+    return (blue & green & red) != 255
+
+
+def scale(sample: Sample, factor: float) -> Sample:
+    """Resize to (round(H * factor), round(W * factor)): the image bilinearly, targets to their nearest pixel.
+
+    Depth stays as it was measured, as in the release; `approach` is the geometrically right form.
+    """
+    height, width = sample["img"].shape[:2]
+    size = (round(width * factor), round(height * factor))
+    return {
+        key: cv2.resize(array, size, interpolation=cv2.INTER_LINEAR if key == "img" else cv2.INTER_NEAREST)
+        for key, array in sample.items()
+    }
+
+
+def approach(sample: Sample, factor: float) -> Sample:
+    """`scale`, with depth / factor: things look `factor` times as large from 1/factor of the distance."""
+    scaled = scale(sample, factor)
+    if "depth" in scaled:
+        scaled["depth"] = scaled["depth"] / np.float32(factor)
+    return scaled
+
+
+def mirror(sample: Sample) -> Sample:
+    """Swap left and right. Normals keep their values, as in the release; `reflect` turns them round, too."""
+    return {key: array[:, ::-1] for key, array in sample.items()}
+
+
+def reflect(sample: Sample) -> Sample:
+    """`mirror`, with the x component of every labelled normal negated: 255 - value."""
+    mirrored = mirror(sample)
+    if "normal" in mirrored:
+        normal = mirrored["normal"].copy()
+        x = normal[:, :, NORMAL_X]
+        normal[:, :, NORMAL_X] = np.where(labelled_normals(normal), 255 - x, x)
+        mirrored["normal"] = normal
+    return mirrored
+
+
+def pad_to(sample: Sample, height: int, width: int) -> Sample:
+    """Centre the sample in at least height x width pixels; the border holds `PADDING`."""
+    sample_height, sample_width = sample["img"].shape[:2]
+    missing_rows, missing_columns = max(height - sample_height, 0), max(width - sample_width, 0)
+    if not missing_rows and not missing_columns:
+        return dict(sample)
+    top, left = missing_rows // 2, missing_columns // 2
+    borders = ((top, missing_rows - top), (left, missing_columns - left), (0, 0))
+    return {
+        key: np.pad(array, borders[: array.ndim], constant_values=PADDING[key])
+        for key, array in sample.items()
+    }
+
+
+def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
+    """The window of height x width pixels whose first pixel is (top, left)."""
+    return {key: array[top : top + height, left : left + width] for key, array in sample.items()}
+
+
+@dataclass(frozen=True)
+class TrainAugmentation:
+    """Random scale, mirror with probability 1/2, padding, random crop: alike for all arrays.
+
+    Attributes:
+        crop_size: (height, width) of every result, in pixels.
+        scale: `scale` or `approach`, called with a factor drawn from U[0.5, 1.5).
+        mirror: `mirror` or `reflect`.
+    """
+
+    crop_size: tuple[int, int]
+    scale: Callable[[Sample, float], Sample]
+    mirror: Callable[[Sample], Sample]
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        """The augmented sample, height x width of `crop_size`; all randomness comes from `generator`."""
+        sample = self.scale(sample, generator.uniform(0.5, 1.5))
+        if generator.random() < 0.5:
+            sample = self.mirror(sample)
+        height, width = self.crop_size
+        sample = pad_to(sample, height, width)
+        sample_height, sample_width = sample["img"].shape[:2]
+        top = int(generator.integers(sample_height - height + 1))
+        left = int(generator.integers(sample_width - width + 1))
+        return crop(sample, top, left, height, width)
+
+
+# "release" is what the published numbers were trained with; "geometric" keeps depth and normals true to the
+# augmented image. Each is called with the crop size.
+AUGMENTATIONS: dict[str, Callable[[tuple[int, int]], TrainAugmentation]] = {
+    "release": partial(TrainAugmentation, scale=scale, mirror=mirror),
+    "geometric": partial(TrainAugmentation, scale=approach, mirror=reflect),
+}

@@ -1,0 +1,188 @@
+"""Loading: which keys form which batch, and what a training loop receives and does not feel."""
+
+import itertools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from dataloaders.loading import FileOrderBatchSampler, Key, PassBatchSampler, build_loader, keyed_generator
+from dataloaders.nyu_v2 import NYUv2
+from tests.test_nyu_v2 import make_root
+from utils.errors import UserError
+
+
+class KeyDataset(Dataset):
+    """Samples that hold their key and the number of threads of the process that made them."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, key: Key) -> dict:
+        threads = np.array([cv2.getNumThreads(), torch.get_num_threads()])
+        return {"img": np.array(key), "threads": threads, "name": f"{key[0]}:{key[1]}"}
+
+
+class BrokenDataset(KeyDataset):
+    """Sample 3 cannot be read."""
+
+    def __getitem__(self, key: Key) -> dict:
+        if key[1] == 3:
+            raise UserError("frame/3.png cannot be read: replace the file")
+        return super().__getitem__(key)
+
+
+# Samplers
+
+
+def test_each_pass_shows_every_sample_at_most_once_in_an_order_of_its_own() -> None:
+    sampler = PassBatchSampler(10, 3, seed=1, split="train")
+    assert sampler.batches_per_pass == 3
+    batches = list(itertools.islice(sampler, 9))
+    assert {len(batch) for batch in batches} == {3}
+    passes = [list(itertools.chain(*batches[first : first + 3])) for first in (0, 3, 6)]
+    for number, keys in enumerate(passes):
+        assert {pass_number for pass_number, _ in keys} == {number}
+        assert len({index for _, index in keys}) == 9
+    orders = [[index for _, index in keys] for keys in passes]
+    assert orders[0] != orders[1] != orders[2]
+    assert orders[0] != sorted(orders[0])
+
+
+def test_order_is_keyed_by_seed_and_split() -> None:
+    def first_pass(seed: int, split: str) -> list[list[Key]]:
+        return list(PassBatchSampler(50, 5, seed, split, num_passes=1))
+
+    assert first_pass(1, "train") == first_pass(1, "train")
+    assert first_pass(1, "train") != first_pass(2, "train")
+    assert first_pass(1, "train") != first_pass(1, "train1")
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 7])
+def test_resumed_stream_continues_where_the_first_one_was_left(start: int) -> None:
+    whole = list(itertools.islice(PassBatchSampler(10, 3, 5, "train"), 12))
+    resumed = list(itertools.islice(PassBatchSampler(10, 3, 5, "train", start=start), 12 - start))
+    assert resumed == whole[start:]
+
+
+def test_finite_stream_ends_after_its_passes() -> None:
+    assert len(list(PassBatchSampler(10, 3, 5, "train", num_passes=2))) == 6
+    assert len(list(PassBatchSampler(10, 3, 5, "train", start=4, num_passes=2))) == 2
+
+
+def test_short_batch_is_kept_only_as_the_only_one() -> None:
+    few = PassBatchSampler(2, 16, 5, "train")
+    assert few.batches_per_pass == 1
+    assert [len(batch) for batch in itertools.islice(few, 3)] == [2, 2, 2]
+
+    lengths = {
+        (samples, keep_last): [len(batch) for batch in FileOrderBatchSampler(samples, 4, keep_last)]
+        for samples in (3, 4, 10)
+        for keep_last in (True, False)
+    }
+    assert lengths == {
+        (3, True): [3],
+        (3, False): [3],
+        (4, True): [4],
+        (4, False): [4],
+        (10, True): [4, 4, 2],
+        (10, False): [4, 4],
+    }
+    for (samples, keep_last), batches in lengths.items():
+        assert len(FileOrderBatchSampler(samples, 4, keep_last)) == len(batches)
+
+
+def test_evaluation_follows_the_order_of_the_files() -> None:
+    batches = list(FileOrderBatchSampler(5, 2, keep_last=True))
+    assert batches == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+
+
+def test_orders_and_samples_draw_from_different_streams() -> None:
+    order = [index for batch in PassBatchSampler(1000, 1, 7, "train", num_passes=1) for _, index in batch]
+    assert order != keyed_generator(7, "train", 0, 0).permutation(1000).tolist()
+
+
+# Loader
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_endless_loader_yields_the_samplers_batches_pass_after_pass(num_workers: int) -> None:
+    sampler = PassBatchSampler(5, 2, seed=3, split="train")
+    batches = iter(build_loader(KeyDataset(), sampler, num_workers, pin_memory=False))
+    for keys in itertools.islice(sampler, 15):
+        batch = next(batches)
+        assert [tuple(key) for key in batch["img"].tolist()] == keys
+        assert batch["name"] == [f"{pass_number}:{index}" for pass_number, index in keys]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_loader_can_be_left_early_and_started_again(num_workers: int) -> None:
+    loader = build_loader(KeyDataset(), FileOrderBatchSampler(5, 1, keep_last=True), num_workers, False)
+    assert next(iter(loader))["name"] == ["0:0"]
+    assert [batch["name"] for batch in loader] == [[f"0:{index}"] for index in range(5)]
+    assert len(loader) == 5
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_loading_leaves_the_global_generators_alone(num_workers: int) -> None:
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    for _ in build_loader(KeyDataset(), FileOrderBatchSampler(5, 2, keep_last=True), num_workers, False):
+        pass
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+
+
+def test_worker_computes_in_one_thread() -> None:
+    sampler = FileOrderBatchSampler(5, 5, keep_last=True)
+    batch = next(iter(build_loader(KeyDataset(), sampler, num_workers=1, pin_memory=False)))
+    assert batch["threads"].unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_error_of_a_worker_reaches_the_user_as_its_own_sentence(num_workers: int) -> None:
+    loader = build_loader(BrokenDataset(), FileOrderBatchSampler(5, 2, keep_last=True), num_workers, False)
+    names, sentence = [], None
+    # Not pytest.raises: it would keep the loader alive in a reference cycle.
+    try:
+        for batch in loader:
+            names += batch["name"]
+    except UserError as error:
+        sentence = str(error)
+    assert names == ["0:0", "0:1"]
+    assert sentence == "frame/3.png cannot be read: replace the file"
+
+
+def test_frames_of_several_sizes_cannot_share_a_batch(tmp_path: Path) -> None:
+    make_root(tmp_path, ["a"])
+    make_root(tmp_path, ["b"], height=10)
+    dataset = NYUv2(tmp_path, "test", ("seg",))
+    assert len(list(build_loader(dataset, FileOrderBatchSampler(2, 1, True), 0, False))) == 2
+    with pytest.raises(UserError, match=r"a \(12x16\) and b \(10x16\) differ in size"):
+        next(iter(build_loader(dataset, FileOrderBatchSampler(2, 2, True), 0, False)))
+
+
+def test_number_of_workers_changes_no_value(tmp_path: Path) -> None:
+    targets = ("seg", "normal", "depth")
+    make_root(tmp_path, ["a", "b", "c"], height=40, width=40)
+
+    def three_batches(num_workers: int) -> list[dict]:
+        dataset = NYUv2(tmp_path, "train", targets, (32, 24), "geometric", seed=9, normals="decoded")
+        sampler = PassBatchSampler(len(dataset), 2, 9, "train")
+        return list(itertools.islice(build_loader(dataset, sampler, num_workers, False), 3))
+
+    for here, there in zip(three_batches(0), three_batches(2), strict=True):
+        shapes = {key: (value.dtype, tuple(value.shape)) for key, value in here.items() if key != "name"}
+        assert shapes == {
+            "img": (torch.float32, (2, 3, 32, 24)),
+            "seg": (torch.int64, (2, 32, 24)),
+            "normal": (torch.float32, (2, 3, 32, 24)),
+            "normal_valid": (torch.bool, (2, 1, 32, 24)),
+            "depth": (torch.float32, (2, 1, 32, 24)),
+            "depth_valid": (torch.bool, (2, 1, 32, 24)),
+        }
+        assert here["name"] == there["name"]
+        for key in shapes:
+            assert torch.equal(here[key], there[key])
