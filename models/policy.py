@@ -5,12 +5,16 @@ Gumbel-Softmax so that the losses reach the logits (paper section 3.1); afterwar
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.shared_paths import Gates
+
+Noise = Callable[[Tensor], Tensor]
+"""Logits -> noise of their shape."""
 
 EXECUTE, SKIP = 0, 1
 
@@ -28,7 +32,8 @@ def gumbel_softmax(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
 def straight_through(probabilities: Tensor) -> Tensor:
     """One-hot at the larger entry of the last axis, with the gradient of `probabilities`."""
     one_hot = torch.zeros_like(probabilities).scatter_(-1, probabilities.argmax(-1, keepdim=True), 1.0)
-    return one_hot + probabilities - probabilities.detach()
+    # The bracket is exactly 0, so that the values stay exactly 0 and 1.
+    return one_hot + (probabilities - probabilities.detach())
 
 
 def initial_logits(method: str, num_blocks: int, init_neg_logits: float | None) -> Tensor:
@@ -42,9 +47,28 @@ def initial_logits(method: str, num_blocks: int, init_neg_logits: float | None) 
     raise ValueError(f"init_method is equal, random or all_chosen, not {method!r}")
 
 
-def open_blocks(period: int, curriculum_speed: int, num_policy_blocks: int) -> int:
-    """How many of the last blocks follow the policy in policy period `period` (from 0): p // speed + 1."""
-    return min(period // curriculum_speed + 1, num_policy_blocks)
+@dataclass(frozen=True)
+class Curriculum:
+    """How many of the last blocks follow the policy; the earlier ones are executed by all (paper section 3.3).
+
+    Attributes:
+        num_blocks: blocks that have logits.
+        speed: policy periods until one more block opens; None opens all from the start.
+    """
+
+    num_blocks: int
+    speed: int | None
+
+    def num_open(self, period: int) -> int:
+        """Open blocks in policy period p, counted from 0: p // speed + 1."""
+        if self.speed is None:
+            return self.num_blocks
+        return min(period // self.speed + 1, self.num_blocks)
+
+    @property
+    def periods(self) -> int:
+        """Policy periods until the curriculum is over and a checkpoint may be `best` (release)."""
+        return 0 if self.speed is None else self.num_blocks * self.speed
 
 
 class Policy(nn.Module):
@@ -68,12 +92,7 @@ class Policy(nn.Module):
             {task: initial_logits(init_method, self.num_policy_blocks, init_neg_logits) for task in tasks}
         )
 
-    def draw_gates(
-        self,
-        temperature: float,
-        num_open: int,
-        noise: Callable[[Tensor], Tensor] = gumbel_noise,
-    ) -> Gates:
+    def draw_gates(self, temperature: float, num_open: int, noise: Noise = gumbel_noise) -> Gates:
         """Soft gates of one training step, differentiable in the logits.
 
         Curriculum (section 3.3): only the last `num_open` blocks follow the policy, the earlier ones are executed.
@@ -83,13 +102,8 @@ class Policy(nn.Module):
             for task, logits in self.logits.items()
         }
 
-    def draw_hard_gates(
-        self,
-        temperature: float,
-        num_open: int,
-        noise: Callable[[Tensor], Tensor] = gumbel_noise,
-    ) -> Gates:
-        """As `draw_gates`, but the gates' values are exactly 0 or 1 (`hard_sampling`); gradients are the soft ones'."""
+    def draw_hard_gates(self, temperature: float, num_open: int, noise: Noise = gumbel_noise) -> Gates:
+        """As `draw_gates`, but with values of 0 or 1 (`hard_sampling`); the gradients are the soft gates'."""
         return {
             task: self._behind_executed(
                 straight_through(gumbel_softmax(logits, noise(logits), temperature)), num_open

@@ -5,11 +5,14 @@ The released code numbers tasks from 1 and keeps blocks by stage: `backbone.bloc
 """
 
 import re
+from collections.abc import Sequence
 from itertools import accumulate
 
 from torch import Tensor
 
 from models.multitask import MultiTaskNet
+from models.policy import EXECUTE
+from utils.errors import UserError
 
 
 def is_release_state(state: dict[str, Tensor]) -> bool:
@@ -29,6 +32,27 @@ def from_release(state: dict[str, Tensor], net: MultiTaskNet) -> dict[str, Tenso
     """
     our_names = {released: ours for ours, released in release_names(net).items()}
     return {our_names.get(key, key): value for key, value in state.items()}
+
+
+def gates_from_release(policies: dict[str, Tensor], tasks: Sequence[str]) -> dict[str, list[int]]:
+    """The release's sampled policies, `task{k}_policy` one-hot [L, 2], as gates.
+
+    Raises:
+        UserError: other names than those of the tasks in order, or tensors of another form.
+    """
+    expected = [f"task{number}_policy" for number in range(1, len(tasks) + 1)]
+    if sorted(policies) != sorted(expected):
+        raise UserError(f"the policy file names {sorted(policies)}; expected {expected}, one per task.")
+    for name, policy in policies.items():
+        if policy.ndim != 2 or policy.shape[1] != 2 or not _is_one_hot(policy):
+            raise UserError(f"{name} has shape {list(policy.shape)}; expected one-hot rows [blocks, 2].")
+    return {
+        task: policies[name][:, EXECUTE].int().tolist() for task, name in zip(tasks, expected, strict=True)
+    }
+
+
+def _is_one_hot(policy: Tensor) -> bool:
+    return bool(((policy == 0) | (policy == 1)).all() and (policy.sum(dim=1) == 1).all())
 
 
 def _release_name(net: MultiTaskNet, key: str) -> str:

@@ -23,6 +23,11 @@ def all_blocks(tasks: Iterable[str], num_blocks: int) -> dict[str, list[int]]:
     return {task: [1] * num_blocks for task in tasks}
 
 
+def decided(gates: Gates) -> dict[str, list[int]]:
+    """Gate tensors that hold exactly 0 or 1 -> numbers, so that skipped blocks are left out."""
+    return {task: [int(gate) for gate in path] for task, path in gates.items()}
+
+
 def run_shared_paths(blocks: Sequence[GatedBlock], x: Tensor, gates: Gates) -> dict[str, Tensor]:
     """Each task's features after all blocks, starting from the common input `x` [N, C, H, W].
 
