@@ -1,0 +1,39 @@
+"""A folder of one's own images, without targets."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from dataloaders.loading import Key
+from dataloaders.transforms import subtract_mean
+from utils.errors import UserError
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+class ImageFolder(Dataset):
+    """Images of a folder in the order of their names: "img" float32 [3, H, W], BGR minus the mean; "name".
+
+    Raises:
+        UserError: no such folder, no image in it, or (when fetched) a file that is no image.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(f"--images {folder} is not a folder; give one that holds {', '.join(ENDINGS)} files.")
+        self.paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+        if not self.paths:
+            raise UserError(f"--images {folder} holds no image; expected {', '.join(ENDINGS)} files.")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: Key) -> dict[str, np.ndarray | str]:
+        path = self.paths[key[1]]
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise UserError(f"{path} cannot be read as an image; repair or remove it.")
+        return {"img": subtract_mean(image), "name": path.stem}

@@ -1,0 +1,96 @@
+"""The one evaluation loop, which all three scripts use."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from envs.losses import Batch
+from envs.metrics import Values
+from envs.tasks import PROTOCOLS, Task
+from models.shared_paths import Gates
+from utils.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a network under fixed gates.
+
+    Attributes:
+        metrics: protocol -> task -> metric -> value; None for a task where the protocol has no meaning.
+        num_samples: images that were evaluated.
+        seconds_per_image: wall time of the forward passes, without loading and metrics.
+    """
+
+    metrics: dict[str, dict[str, Values | None]]
+    num_samples: int
+    seconds_per_image: float
+
+    def flat(self) -> dict[str, float | None]:
+        """`protocol/task/metric` -> value, for the log."""
+        return {
+            f"{protocol}/{task}/{metric}": value
+            for protocol, tasks in self.metrics.items()
+            for task, values in tasks.items()
+            for metric, value in (values or {}).items()
+        }
+
+    def headlines(self, tasks: Mapping[str, Task]) -> str:
+        """One line with each task's foremost metric in the release's protocol."""
+        values = {name: self.metrics["release"][name][task.headline] for name, task in tasks.items()}
+        return "  ".join(
+            f"{name} {tasks[name].headline} {'-' if value is None else f'{value:.4g}'}"
+            for name, value in values.items()
+        )
+
+
+@torch.inference_mode()
+def evaluate(
+    net: torch.nn.Module,
+    gates: Gates,
+    batches: Iterable[Batch],
+    tasks: Mapping[str, Task],
+    max_batches: int | None = None,
+) -> Evaluation:
+    """Evaluate the tasks in both protocols; the network returns to the mode it was in.
+
+    Args:
+        net: called as `net(image, gates)`, returns {task: prediction}.
+        max_batches: stop after so many (release: 11 while training); None takes all.
+    """
+    meters = {
+        protocol: {name: task.new_metric(protocol) for name, task in tasks.items()} for protocol in PROTOCOLS
+    }
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    num_samples, seconds = 0, 0.0
+    for batch in progress_bar(islice(batches, max_batches), "evaluation", _num_batches(batches, max_batches)):
+        started = _clock(batch["img"])
+        predictions = net(batch["img"], gates)
+        seconds += _clock(batch["img"]) - started
+        num_samples += len(batch["img"])
+        for of_tasks in meters.values():
+            for name, meter in of_tasks.items():
+                if meter is not None:
+                    meter.update(predictions[name], batch)
+    for module, training in modes.items():
+        module.training = training
+    metrics = {
+        protocol: {name: meter.compute() if meter is not None else None for name, meter in of_tasks.items()}
+        for protocol, of_tasks in meters.items()
+    }
+    return Evaluation(metrics, num_samples, seconds / max(num_samples, 1))
+
+
+def _num_batches(batches: Iterable[Batch], max_batches: int | None) -> int:
+    return len(batches) if max_batches is None else min(len(batches), max_batches)
+
+
+def _clock(tensor: Tensor) -> float:
+    """Seconds, once the tensor's device has finished what it was asked to do."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return time.perf_counter()

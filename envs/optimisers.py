@@ -1,0 +1,52 @@
+"""The optimisers of the three phases (release): Adam, then SGD for weights and Adam for logits, then Adam again."""
+
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from models.multitask import MultiTaskNet
+
+Decay = tuple[int, float]
+"""Every how many iterations a rate is multiplied by which factor."""
+
+WEIGHT_DECAY = 1e-4
+
+
+def _weight_groups(net: MultiTaskNet, heads_lr: float, backbone_lr: float) -> list[dict]:
+    return [
+        {"name": "heads", "params": list(net.heads.parameters()), "lr": heads_lr},
+        {"name": "backbone", "params": list(net.backbone.parameters()), "lr": backbone_lr},
+    ]
+
+
+def warm_up_optimiser(net: MultiTaskNet, heads_lr: float, backbone_lr: float) -> Adam:
+    """For the weights in warm-up and retraining."""
+    return Adam(_weight_groups(net, heads_lr, backbone_lr), betas=(0.5, 0.999), weight_decay=WEIGHT_DECAY)
+
+
+def weight_optimiser(net: MultiTaskNet, heads_lr: float, backbone_lr: float) -> SGD:
+    """For the weights while the policy is learned."""
+    return SGD(_weight_groups(net, heads_lr, backbone_lr), momentum=0.9, weight_decay=WEIGHT_DECAY)
+
+
+def policy_optimiser(net: MultiTaskNet, policy_lr: float) -> Adam:
+    """For the logits."""
+    groups = [{"name": "policy", "params": list(net.policy.parameters()), "lr": policy_lr}]
+    return Adam(groups, weight_decay=5e-4)
+
+
+def step_decay(optimiser: Optimizer, heads: Decay | None, backbone: Decay | None) -> LambdaLR:
+    """StepLR with a frequency and a rate of its own for heads and backbone; None keeps the rate."""
+    decays = {"heads": heads, "backbone": backbone}
+    return LambdaLR(optimiser, [_factor(decays[group["name"]]) for group in optimiser.param_groups])
+
+
+def _factor(decay: Decay | None):
+    if decay is None:
+        return lambda iteration: 1.0
+    frequency, rate = decay
+    return lambda iteration: rate ** (iteration // frequency)
+
+
+def learning_rates(optimiser: Optimizer) -> dict[str, float]:
+    """Current rate of each parameter group, for the log."""
+    return {f"lr/{group['name']}": group["lr"] for group in optimiser.param_groups}

@@ -1,0 +1,155 @@
+"""What a finished phase leaves behind: results files, and the tables that the scripts print."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from envs.evaluation import Evaluation
+from envs.run import ScoredEvaluation
+from envs.tasks import PROTOCOLS, Task
+from utils.tables import format_table
+
+
+def test_result(
+    checkpoint: Path,
+    iteration: int | None,
+    gates: Mapping[str, Sequence[int]],
+    evaluation: Evaluation,
+    cost: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What test.py writes of one architecture; metrics {protocol: {task: {metric: value} or None}}."""
+    return {
+        "checkpoint": str(checkpoint),
+        "iteration": iteration,
+        "num_samples": evaluation.num_samples,
+        "policy": dict(gates),
+        "metrics": evaluation.metrics,
+        "cost": {**cost, "seconds_per_image": evaluation.seconds_per_image},
+    }
+
+
+def retraining_result(
+    exp_id: int,
+    seed: int,
+    policy_iter: str,
+    gates: Mapping[str, Sequence[int]],
+    best: ScoredEvaluation,
+    cost: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What re-train.py writes of one architecture; metrics are those of its best evaluation while training."""
+    return {
+        "exp_id": exp_id,
+        "seed": seed,
+        "policy_iter": policy_iter,
+        "gates": dict(gates),
+        "score": best.score,
+        "best_iteration": best.iteration,
+        "num_samples": best.evaluation.num_samples,
+        "metrics": best.evaluation.metrics,
+        "cost": {**cost, "seconds_per_image": best.evaluation.seconds_per_image},
+    }
+
+
+def collect_retraining(folder: Path, policy_iter: str) -> list[dict[str, Any]]:
+    """The results of all architectures retrained so far from one policy, in the order of their exp_ids."""
+    runs = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("retrain[0-9]*.json"))
+    ]
+    return [run for run in runs if run["policy_iter"] == policy_iter]
+
+
+def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Best run, mean and sample standard deviation over retrained architectures.
+
+    Args:
+        runs: each with "exp_id", "seed", "score" and "metrics" {protocol: {task: {metric: value} or None}}.
+
+    Returns:
+        "best" (exp_id, seed and score), "mean" and "std" of score and metrics, in the shape of a run; None
+        where a run lacks the value, and for the deviation of a single run.
+    """
+    best = max(runs, key=lambda run: run["score"])
+    values = [{"score": run["score"], "metrics": run["metrics"]} for run in runs]
+    return {
+        "best": {key: best[key] for key in ("exp_id", "seed", "score")},
+        "mean": _over_runs(mean, values),
+        "std": _over_runs(lambda numbers: stdev(numbers) if len(numbers) > 1 else None, values),
+    }
+
+
+def _over_runs(statistic: Callable[[list[float]], float | None], values: Sequence[Any]) -> Any:
+    """Apply a statistic to equal nested dicts, leaf by leaf."""
+    if isinstance(values[0], Mapping):
+        return {key: _over_runs(statistic, [value[key] for value in values]) for key in values[0]}
+    return None if any(value is None for value in values) else statistic(list(values))
+
+
+def retraining_table(
+    runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], tasks: Mapping[str, Task]
+) -> str:
+    """One row per architecture with score and each task's foremost metric (release), then mean and deviation."""
+    header = [
+        "run",
+        "seed",
+        "score",
+        *(f"{name} {task.headline}" for name, task in tasks.items()),
+        "parameters",
+    ]
+
+    def row(name: str, seed: int | None, values: Mapping[str, Any], share: str | None) -> list[object]:
+        of_tasks = values["metrics"]["release"]
+        headlines = [of_tasks[task][record.headline] for task, record in tasks.items()]
+        return [name, seed, values["score"], *headlines, share]
+
+    rows = [
+        row(_run_name(run, summary), run["seed"], run, f"{_relative_parameters(run):.1%}") for run in runs
+    ]
+    rows.append(row("mean", None, summary["mean"], None))
+    if summary["std"]["score"] is not None:
+        rows.append(row("std", None, summary["std"], None))
+    return (
+        f"{format_table(header, rows)}\n"
+        "metrics in the release protocol; parameters: those used, relative to one network per task"
+    )
+
+
+def _run_name(run: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    return f"{run['exp_id']}{' (best)' if run['exp_id'] == summary['best']['exp_id'] else ''}"
+
+
+def _relative_parameters(run: Mapping[str, Any]) -> float:
+    return run["cost"]["relative_to_single_task"]["parameters"]
+
+
+def metrics_table(evaluation: Evaluation, tasks: Mapping[str, Task]) -> str:
+    """Every metric of every task, the two protocols side by side, and why a protocol has none."""
+    rows = []
+    for name, task in tasks.items():
+        by_protocol = {protocol: evaluation.metrics[protocol][name] or {} for protocol in PROTOCOLS}
+        for metric in dict.fromkeys(metric for values in by_protocol.values() for metric in values):
+            row = [by_protocol[protocol].get(metric) for protocol in PROTOCOLS]
+            better = "lower" if metric in task.lower_is_better else "higher"
+            rows.append([name, metric, *row, task.units.get(metric, ""), better])
+    table = format_table(["task", "metric", *PROTOCOLS, "unit", "better"], rows)
+    reasons = [
+        f"no {protocol} metrics for {name}: {reason}"
+        for name, task in tasks.items()
+        for protocol, reason in task.missing_protocols.items()
+    ]
+    return "\n".join([table, *reasons])
+
+
+def cost_table(cost: Mapping[str, Any]) -> str:
+    """Parameters and multiply-adds per task and together, relative to single-task networks."""
+    rows = [[f"{task} alone", *_in_millions(values), None] for task, values in cost["per_task"].items()]
+    relative = cost["relative_to_single_task"]
+    rows.append(["together", *_in_millions(cost["together"]), f"{relative['parameters']:.1%}"])
+    rows.append(["one network per task", *_in_millions(cost["single_task_networks"]), "100.0%"])
+    height, width = cost["input_size"]
+    return format_table(["", "parameters (M)", f"multiply-adds (G) at {height}x{width}", "parameters"], rows)
+
+
+def _in_millions(cost: Mapping[str, int]) -> list[float]:
+    return [round(cost["parameters"] / 1e6, 3), round(cost["multiply_adds"] / 1e9, 3)]

@@ -1,0 +1,65 @@
+"""Learn what to share: warm up the network, then learn its weights and its policy in turns.
+
+Writes, into {exp_name} under the folders of `paths`:
+  checkpoints   warmup, latest and best (weights and policy), config.yml
+  results       policy.json: execution probability of every task and block
+  logs          log.txt, metrics.jsonl, tensorboard events
+Next, re-train.py samples architectures from the policy and trains them.
+"""
+
+from envs.experiment import (
+    configured_network,
+    configured_run,
+    configured_tasks,
+    curriculum,
+    load_without_logits,
+    regularisers,
+)
+from envs.policy_learning import learn_policy, train_without_policy, warm_up
+from envs.run import Data, RunFiles
+from utils.command_line import script_parser
+from utils.config import load_config, write_config
+from utils.devices import choose_device, seed_everything
+from utils.errors import exit_on_user_error
+from utils.logger import RunLogger
+
+TRAINING_SPLITS = ("train", "train1", "train2")
+
+
+def main() -> None:
+    """Phases 1 and 2 of the paper."""
+    arguments = script_parser(__doc__).parse_args()
+    config = load_config(arguments.config, arguments.set)
+    device, device_line = choose_device(arguments.gpus)
+    files = RunFiles.of(config.paths, config.exp_name)
+    seed = config.seed[0]
+    seed_everything(seed)
+
+    tasks = configured_tasks(config)
+    data = Data(config.dataload, tasks, seed, device, TRAINING_SPLITS, evaluation_splits=["val"])
+    net = configured_network(config)
+    if config.train.resume:
+        load_without_logits(net, files.checkpoint(config.train.which_iter))
+    net.to(device)
+
+    with RunLogger(files.logs) as logger:
+        for line in [device_line, *data.notes]:
+            logger.message(line)
+        write_config(config, files.checkpoints / "config.yml")
+        run = configured_run(config, net, tasks, data, files, logger)
+        if config.policy:
+            if not config.train.resume:
+                warm_up(run)
+            best = learn_policy(run, curriculum(config, net.policy), regularisers(config, net.policy))
+        else:
+            best = train_without_policy(run)
+        logger.message(
+            f"best     iteration {best.iteration}, score {best.score:.4f}: {files.checkpoint('best')}\n"
+            f"policy   {files.results / 'policy.json'}\n"
+            f"next     python re-train.py --config {arguments.config} --exp_ids 0 1 2 3 4 5 6 7"
+        )
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
