@@ -1,34 +1,70 @@
 """Residual blocks without their skip, and the gated block that a policy executes or skips.
 
-Every `forward` takes `num_tasks`: how many tasks share this computation. It matters to BatchNorm's running
-statistics alone: the release runs the network once per task, so a batch that m tasks share moves the statistics m
-times. One pass here moves them as far.
+Every `forward` takes `turns`: for which tasks' turns this one computation stands. It matters to BatchNorm's running
+statistics alone. The release runs the network once per task, so that a batch moves the statistics once for each task
+that passes; here a computation that tasks share must move them as far.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class SharedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm whose running statistics count a batch once per task that shares it."""
+@dataclass(frozen=True)
+class Turns:
+    """The turns of one computation, among all tasks that pass a module one after the other.
 
-    def forward(self, x: Tensor, num_tasks: int = 1) -> Tensor:
-        """Normalise `x` [N, C, H, W]; m equal updates of momentum m0 are one of momentum 1 - (1 - m0)^m."""
+    A turn is given by how many turns come after it. Averages with momentum weigh late turns more, so a computation
+    must know which ones it stands for.
+
+    Attributes:
+        own: turns of the tasks that share this computation.
+        later: turns of the computations that follow for the same batch.
+    """
+
+    own: tuple[int, ...] = (0,)
+    later: tuple[int, ...] = ()
+
+    def momentum(self, momentum: float) -> float:
+        """The momentum of one update that counts as `own` turns of the given momentum.
+
+        Turn t ends with weight m (1 - m)^t in the average; what is given away to later computations shrinks this
+        update's weight afterwards, so it starts larger by as much. Alone, n turns make 1 - (1 - m)^n.
+        """
+        own, later = (momentum * sum((1 - momentum) ** turn for turn in turns) for turns in (self.own, self.later))
+        return own / (1 - later)
+
+
+ONE_TURN = Turns()
+
+
+def take_turns(groups: Sequence[Sequence[str]], order: Sequence[str]) -> list[Turns]:
+    """The turns of computations that run group by group, where the tasks by themselves would go in `order`."""
+    passing = [task for task in order if any(task in group for group in groups)]
+    turn = {task: len(passing) - 1 - position for position, task in enumerate(passing)}
+    turns = [tuple(turn[task] for task in group) for group in groups]
+    return [Turns(own, tuple(chain(*turns[index + 1 :]))) for index, own in enumerate(turns)]
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm whose running statistics count a batch once per task that shares the computation."""
+
+    def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
+        """Normalise `x` [N, C, H, W] by its own statistics in training, by the running ones else."""
         if not self.training:
             return super().forward(x)
-        self.num_batches_tracked.add_(num_tasks)
-        momentum = 1 - (1 - self.momentum) ** num_tasks
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps
-        )
+        self.num_batches_tracked.add_(len(turns.own))
+        momentum = turns.momentum(self.momentum)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps)
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """3x3 convolution without bias that keeps the size at stride 1."""
-    return nn.Conv2d(
-        in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
-    )
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
 
 
 class BasicBlock(nn.Module):
@@ -43,10 +79,10 @@ class BasicBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels, dilation=dilation)
         self.bn2 = SharedBatchNorm2d(channels)
 
-    def forward(self, x: Tensor, num_tasks: int = 1) -> Tensor:
+    def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """[N, in_channels, H, W] -> [N, channels, H/stride, W/stride]."""
-        x = F.relu(self.bn1(self.conv1(x), num_tasks), inplace=True)
-        return self.bn2(self.conv2(x), num_tasks)
+        x = F.relu(self.bn1(self.conv1(x), turns), inplace=True)
+        return self.bn2(self.conv2(x), turns)
 
 
 class Bottleneck(nn.Module):
@@ -69,17 +105,17 @@ class Bottleneck(nn.Module):
             norm.weight.requires_grad_(False)
             norm.bias.requires_grad_(False)
 
-    def forward(self, x: Tensor, num_tasks: int = 1) -> Tensor:
+    def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """[N, in_channels, H, W] -> [N, 4 * channels, H/stride, W/stride]."""
-        x = F.relu(self.bn1(self.conv1(x), num_tasks), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x), num_tasks), inplace=True)
-        return self.bn3(self.conv3(x), num_tasks)
+        x = F.relu(self.bn1(self.conv1(x), turns), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x), turns), inplace=True)
+        return self.bn3(self.conv3(x), turns)
 
 
 class IdentityShortcut(nn.Module):
     """The shortcut of a block that keeps its input's shape."""
 
-    def forward(self, x: Tensor, num_tasks: int = 1) -> Tensor:
+    def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """[N, C, H, W] -> the same tensor."""
         return x
 
@@ -92,9 +128,9 @@ class ProjectionShortcut(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
         self.bn = SharedBatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor, num_tasks: int = 1) -> Tensor:
+    def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """[N, in_channels, H, W] -> [N, out_channels, H/stride, W/stride]."""
-        return self.bn(self.conv(x), num_tasks)
+        return self.bn(self.conv(x), turns)
 
 
 class GatedBlock(nn.Module):
@@ -108,10 +144,10 @@ class GatedBlock(nn.Module):
         self.residual = residual
         self.shortcut = shortcut
 
-    def skip(self, x: Tensor, num_tasks: int = 1) -> Tensor:
+    def skip(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """The block's output for tasks that skip it: `shortcut(x)`, with no activation (release)."""
-        return self.shortcut(x, num_tasks)
+        return self.shortcut(x, turns)
 
-    def execute(self, x: Tensor, skipped: Tensor, num_tasks: int = 1) -> Tensor:
+    def execute(self, x: Tensor, skipped: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """The block's output for tasks that execute it, given `skipped = skip(x)`."""
-        return torch.relu(skipped + self.residual(x, num_tasks))
+        return torch.relu(skipped + self.residual(x, turns))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from models.blocks import Turns
 from models.heads import ASPP
 from models.policy import Policy
 from models.resnet import ResNet
@@ -46,7 +47,7 @@ class MultiTaskNet(nn.Module):
         Returns:
             task -> [N, num_outputs, H/8, W/8], sizes rounded up.
         """
-        x = self.backbone.stem(image, num_tasks=len(gates))
+        x = self.backbone.stem(image, turns=Turns(tuple(range(len(gates)))))
         features = self.run_paths(self.backbone.blocks, x, gates)
         return {task: self.heads[task](features[task]) for task in gates}
 

@@ -105,9 +105,7 @@ class Policy(nn.Module):
     def draw_hard_gates(self, temperature: float, num_open: int, noise: Noise = gumbel_noise) -> Gates:
         """As `draw_gates`, but with values of 0 or 1 (`hard_sampling`); the gradients are the soft gates'."""
         return {
-            task: self._behind_executed(
-                straight_through(gumbel_softmax(logits, noise(logits), temperature)), num_open
-            )
+            task: self._behind_executed(straight_through(gumbel_softmax(logits, noise(logits), temperature)), num_open)
             for task, logits in self.logits.items()
         }
 

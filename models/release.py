@@ -46,9 +46,7 @@ def gates_from_release(policies: dict[str, Tensor], tasks: Sequence[str]) -> dic
     for name, policy in policies.items():
         if policy.ndim != 2 or policy.shape[1] != 2 or not _is_one_hot(policy):
             raise UserError(f"{name} has shape {list(policy.shape)}; expected one-hot rows [blocks, 2].")
-    return {
-        task: policies[name][:, EXECUTE].int().tolist() for task, name in zip(tasks, expected, strict=True)
-    }
+    return {task: policies[name][:, EXECUTE].int().tolist() for task, name in zip(tasks, expected, strict=True)}
 
 
 def _is_one_hot(policy: Tensor) -> bool:

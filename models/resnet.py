@@ -6,12 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import (
+    ONE_TURN,
     BasicBlock,
     Bottleneck,
     GatedBlock,
     IdentityShortcut,
     ProjectionShortcut,
     SharedBatchNorm2d,
+    Turns,
 )
 
 
@@ -39,9 +41,9 @@ class Stem(nn.Module):
         self.conv = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
         self.bn = SharedBatchNorm2d(channels)
 
-    def forward(self, image: Tensor, num_tasks: int = 1) -> Tensor:
+    def forward(self, image: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """[N, 3, H, W] -> [N, channels, H/4, W/4], sizes rounded up (`ceil_mode`)."""
-        x = F.relu(self.bn(self.conv(image), num_tasks), inplace=True)
+        x = F.relu(self.bn(self.conv(image), turns), inplace=True)
         return F.max_pool2d(x, 3, stride=2, padding=1, ceil_mode=True)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from models.blocks import GatedBlock
+from models.blocks import GatedBlock, Turns, take_turns
 
 Gate = int | Tensor
 """1 executes the block, 0 skips it, a scalar tensor v in [0, 1] mixes: v * executed + (1 - v) * skipped."""
@@ -34,29 +34,38 @@ def run_shared_paths(blocks: Sequence[GatedBlock], x: Tensor, gates: Gates) -> d
     Returns:
         task -> [N, C', H', W']; tasks whose gates agree in every block receive the same tensor.
     """
-    groups = [(x, list(gates))]
+    order = list(gates)
+    groups = [(x, order)]
     for index, block in enumerate(blocks):
+        gate = {task: gates[task][index] for task in order}
+        passing = [tasks for _, tasks in groups]
+        computing = [[task for task in tasks if not skips(gate[task])] for tasks in passing]
+        all_turns = zip(take_turns(passing, order), take_turns(computing, order), strict=True)
         groups = [
             part
-            for x, tasks in groups
-            for part in split_group(block, x, {task: gates[task][index] for task in tasks})
+            for (x, tasks), (skip_turns, execute_turns) in zip(groups, all_turns, strict=True)
+            for part in split_group(block, x, {task: gate[task] for task in tasks}, skip_turns, execute_turns)
         ]
     features = {task: x for x, tasks in groups for task in tasks}
-    return {task: features[task] for task in gates}
+    return {task: features[task] for task in order}
 
 
-def split_group(block: GatedBlock, x: Tensor, gates: dict[str, Gate]) -> list[tuple[Tensor, list[str]]]:
+def split_group(
+    block: GatedBlock, x: Tensor, gates: dict[str, Gate], skip_turns: Turns, execute_turns: Turns
+) -> list[tuple[Tensor, list[str]]]:
     """Pass a group of tasks with the common input `x` through one block.
 
     Tasks that mix part for good, since their gates are hardly ever equal; tasks with equal hard gates stay together.
     """
-    skipping, executing, mixing = _sort_by_gate(gates)
-    skipped = block.skip(x, num_tasks=len(gates))
+    mixing = [task for task, gate in gates.items() if mixes(gate)]
+    skipping = [task for task, gate in gates.items() if skips(gate)]
+    executing = [task for task in gates if task not in mixing and task not in skipping]
+    skipped = block.skip(x, skip_turns)
     parts = []
     if skipping:
         parts.append((skipped, skipping))
     if executing or mixing:
-        executed = block.execute(x, skipped, num_tasks=len(executing) + len(mixing))
+        executed = block.execute(x, skipped, execute_turns)
         if executing:
             parts.append((executed, executing))
         for task in mixing:
@@ -64,9 +73,11 @@ def split_group(block: GatedBlock, x: Tensor, gates: dict[str, Gate]) -> list[tu
     return parts
 
 
-def _sort_by_gate(gates: dict[str, Gate]) -> tuple[list[str], list[str], list[str]]:
-    """The tasks that skip, execute and mix."""
-    mixing = [task for task, gate in gates.items() if isinstance(gate, Tensor)]
-    skipping = [task for task, gate in gates.items() if task not in mixing and gate == 0]
-    executing = [task for task, gate in gates.items() if task not in mixing and gate == 1]
-    return skipping, executing, mixing
+def mixes(gate: Gate) -> bool:
+    """Whether a gate takes a share of both, executed and skipped."""
+    return isinstance(gate, Tensor)
+
+
+def skips(gate: Gate) -> bool:
+    """Whether a gate leaves the block out."""
+    return not mixes(gate) and gate == 0
