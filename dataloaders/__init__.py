@@ -19,7 +19,5 @@ def build_dataset(name: str, **options: object) -> Dataset:
     Raises: UserError if there is no such data set; whatever the class raises.
     """
     if name not in DATASETS:
-        raise UserError(
-            f"dataload.dataset is {name!r}, which is unknown: choose one of {', '.join(DATASETS)}"
-        )
+        raise UserError(f"dataload.dataset is {name!r}, which is unknown: choose one of {', '.join(DATASETS)}")
     return DATASETS[name](**options)

@@ -59,9 +59,7 @@ class PassBatchSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         first_pass, consumed = divmod(self.start, self.batches_per_pass)
-        passes = (
-            itertools.count(first_pass) if self.num_passes is None else range(first_pass, self.num_passes)
-        )
+        passes = itertools.count(first_pass) if self.num_passes is None else range(first_pass, self.num_passes)
         for pass_number in passes:
             yield from self._batches_of(pass_number)[consumed:]
             consumed = 0
@@ -70,10 +68,7 @@ class PassBatchSampler(Sampler[list[Key]]):
         # NumPy seeds [a, b, c] and [a, b, c, 0] alike: the order needs a purpose that no sample shares.
         generator = keyed_generator(self.seed, f"order of {self.split}", pass_number)
         keys = [(pass_number, index) for index in generator.permutation(self.num_samples).tolist()]
-        return [
-            keys[batch * self.batch_size : (batch + 1) * self.batch_size]
-            for batch in range(self.batches_per_pass)
-        ]
+        return [keys[batch * self.batch_size : (batch + 1) * self.batch_size] for batch in range(self.batches_per_pass)]
 
 
 class FileOrderBatchSampler(Sampler[list[Key]]):
@@ -155,9 +150,7 @@ def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def build_loader(
-    dataset: Dataset, sampler: Sampler[list[Key]], num_workers: int, pin_memory: bool
-) -> BatchLoader:
+def build_loader(dataset: Dataset, sampler: Sampler[list[Key]], num_workers: int, pin_memory: bool) -> BatchLoader:
     """The loader of `sampler`'s batches of `dataset`, as dicts of tensors [N, ...] and lists of names.
 
     Args:

@@ -177,9 +177,7 @@ def read_split_file(path: Path, wanted: Sequence[str]) -> Splits:
     frames: dict[str, list[Frame]] = {}
     for split, rows in listed.items():
         if not isinstance(rows, list):
-            raise UserError(
-                f"split {split!r} of {path} is not a list, but must be of the form {form}: rewrite it"
-            )
+            raise UserError(f"split {split!r} of {path} is not a list, but must be of the form {form}: rewrite it")
         for number, row in enumerate(rows):
             if not _is_row(row):
                 raise UserError(
@@ -192,11 +190,7 @@ def read_split_file(path: Path, wanted: Sequence[str]) -> Splits:
 
 
 def _is_row(row: object) -> bool:
-    return (
-        isinstance(row, list)
-        and len(row) == len(FILES_OF_A_FRAME)
-        and all(isinstance(path, str) for path in row)
-    )
+    return isinstance(row, list) and len(row) == len(FILES_OF_A_FRAME) and all(isinstance(path, str) for path in row)
 
 
 def list_folders(dataroot: Path, wanted: Sequence[str]) -> Splits:
@@ -250,9 +244,7 @@ def divide_train(splits: Splits) -> Splits:
     if len(parts) == 2 or "train" not in splits.frames:
         return splits
     if parts:
-        raise UserError(
-            f"{splits.source} has split {parts.pop()!r} alone: list both train1 and train2, or neither"
-        )
+        raise UserError(f"{splits.source} has split {parts.pop()!r} alone: list both train1 and train2, or neither")
     train1, train2 = divide(splits.frames["train"], TRAIN2_SHARE)
     division = f"{len(train1)} and {len(train2)} frames"
     note = f"{splits.source} lists no train1 and train2: its train split is divided into {division}"
@@ -298,9 +290,7 @@ def read_classes(path: Path) -> np.ndarray:
     """uint8 [H, W], 255 = ignore."""
     classes = _decode(path, cv2.IMREAD_UNCHANGED)
     if classes.ndim != 2 or classes.dtype != np.uint8:
-        raise UserError(
-            f"{path} must have one channel of 8 bits that holds class numbers: convert it to grey scale"
-        )
+        raise UserError(f"{path} must have one channel of 8 bits that holds class numbers: convert it to grey scale")
     return classes
 
 

@@ -39,6 +39,11 @@ def subtract_mean(image: np.ndarray) -> np.ndarray:
     return channels_first(image) - IMAGE_MEAN_BGR[:, None, None]
 
 
+def image_from_input(image: np.ndarray) -> np.ndarray:
+    """The picture behind a network input: float32 [3, H, W], BGR minus the mean -> uint8 [H, W, 3], RGB."""
+    return (image + IMAGE_MEAN_BGR[:, None, None])[::-1].transpose(1, 2, 0).round().clip(0, 255).astype(np.uint8)
+
+
 def labelled_normals(normal: np.ndarray) -> np.ndarray:
     """bool [H, W]: where uint8 normals [H, W, 3] are labels at all, that is, not white."""
     blue, green, red = normal[:, :, 0], normal[:, :, 1], normal[:, :, 2]
@@ -90,10 +95,7 @@ def pad_to(sample: Sample, height: int, width: int) -> Sample:
         return dict(sample)
     top, left = missing_rows // 2, missing_columns // 2
     borders = ((top, missing_rows - top), (left, missing_columns - left), (0, 0))
-    return {
-        key: np.pad(array, borders[: array.ndim], constant_values=PADDING[key])
-        for key, array in sample.items()
-    }
+    return {key: np.pad(array, borders[: array.ndim], constant_values=PADDING[key]) for key, array in sample.items()}
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:

@@ -15,7 +15,7 @@ from dataloaders.rendered import render, render_frame, write_nyu_v2, write_sampl
 from dataloaders.rooms.furniture import chair
 from dataloaders.rooms.pieces import CLASS_NAMES
 from dataloaders.rooms.rays import Boxes, Camera, cast, pixel_slopes
-from dataloaders.rooms.scene import FloorPlan, clearance, extent, furnish, moved_block
+from dataloaders.rooms.scene import FloorPlan, clearance, extent, find_view, furnish, moved_block
 from dataloaders.rooms.view import texture_maps
 from utils.errors import UserError
 
@@ -102,10 +102,9 @@ def test_normals_are_those_of_the_depth(index: int) -> None:
     spread = sum(cv2.morphologyEx(part, cv2.MORPH_GRADIENT, window) for part in cv2.split(frame["normal"]))
     inverse = 1 / np.maximum(frame["depth"], 0.1)
     kink = sum(
-        np.abs(np.diff(inverse, 2, axis=axis)[cut])
-        for axis, cut in ((0, np.s_[1:-1, 2:-2]), (1, np.s_[2:-2, 1:-1]))
+        np.abs(np.diff(inverse, 2, axis=axis)[cut]) for axis, cut in ((0, np.s_[1:-1, 2:-2]), (1, np.s_[2:-2, 1:-1]))
     )
-    plane = valid & (spread[inner] < 1e-4) & (cv2.dilate(kink, window) < 1e-4)
+    plane = valid & (spread[inner] < 1e-4) & (cv2.dilate(kink, window, borderValue=1) < 1e-4)
     cosine = np.sum(normal * frame["normal"][inner], axis=-1)[plane]
     assert plane.mean() > 0.3
     assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 1.0
@@ -120,7 +119,7 @@ def test_normals_are_unit_vectors_towards_the_camera(frames: list) -> None:
         assert (x * right + y + z * up <= 1e-6).all()
 
 
-def test_furniture_stays_apart_and_out_of_the_camera() -> None:
+def test_furniture_stays_apart() -> None:
     rng = np.random.default_rng(0)
     plan = FloorPlan(4.0, 4.0)
     for _ in range(40):
@@ -129,8 +128,12 @@ def test_furniture_stays_apart_and_out_of_the_camera() -> None:
     assert 5 < len(spaces) < 40
     for (low, high), (other_low, other_high) in combinations(spaces, 2):
         assert not ((low < other_high) & (other_low < high)).all()
-    rooms = [furnish(np.random.default_rng([1, index])) for index in range(40)]
-    assert min(clearance(room.boxes, room.camera) for room in rooms) > 0.1
+
+
+def test_cameras_stand_outside_of_things() -> None:
+    most_of_the_room = one_box((0, 0, 1.5), (1.4, 1.4, 0.5))
+    cameras = [find_view(np.random.default_rng(seed), most_of_the_room, 4.5, 4.5) for seed in range(20)]
+    assert min(clearance(most_of_the_room, camera) for camera in cameras) > 0.25
 
 
 # ------------------------------------------------------------------------------------------ frames
@@ -158,9 +161,7 @@ def test_shapes_types_and_ranges(frames: list) -> None:
 
 
 def test_every_view_shows_a_furnished_room(frames: list) -> None:
-    shares = np.array([np.bincount(frame["seg"].ravel(), minlength=256)[:40] for frame in frames]) / (
-        120 * 160
-    )
+    shares = np.array([np.bincount(frame["seg"].ravel(), minlength=256)[:40] for frame in frames]) / (120 * 160)
     assert (shares > 0.002).sum(axis=1).min() >= 5
     assert (shares.mean(axis=0) > 0.001).sum() >= 15
     assert 0.2 < shares[:, WALL].mean() < 0.5
@@ -248,9 +249,7 @@ def test_no_valid_normal_becomes_white() -> None:
 def test_channels_of_normals_are_those_of_real_frames(frames: list) -> None:
     # Median floor normals of three real frames, in OpenCV's channel order, that is up, forward, right.
     real = np.array([(0.97, -0.22, 0.05), (0.92, -0.37, -0.02), (0.91, -0.39, 0.0)])
-    floors = [
-        frame["normal"][frame["seg"] == FLOOR] for frame in frames if (frame["seg"] == FLOOR).mean() > 0.05
-    ]
+    floors = [frame["normal"][frame["seg"] == FLOOR] for frame in frames if (frame["seg"] == FLOOR).mean() > 0.05]
     medians = np.array(
         [np.median(rendered.normals_to_colours(floor, np.ones(len(floor), bool)), axis=0) for floor in floors]
     )
