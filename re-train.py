@@ -9,7 +9,7 @@ Reads the checkpoint `train.policy_iter` (best) that train.py wrote. Writes, int
 Next, test.py evaluates an architecture on the whole test split.
 """
 
-from torch import device as Device
+import torch
 
 from envs.cost_report import cost_report
 from envs.experiment import (
@@ -22,10 +22,11 @@ from envs.experiment import (
 )
 from envs.results import collect_retraining, retraining_result, retraining_table, summarise
 from envs.retraining import retrain
-from envs.run import Data, RunFiles
+from envs.data import Data
+from envs.run import RunFiles
 from models.multitask import MultiTaskNet
 from utils.checkpoint import save_gates
-from utils.command_line import add_exp_ids, script_parser
+from utils.command_line import add_exp_ids, next_command, script_parser
 from utils.config import TrainingConfig, load_config, write_config
 from utils.devices import choose_device, seed_everything
 from utils.errors import exit_on_user_error
@@ -56,12 +57,12 @@ def main() -> None:
     print(
         f"\n{retraining_table(runs, summary, tasks)}\n\n"
         f"results  {files.results / 'retrain.json'}\n"
-        f"next     python test.py --config {arguments.config} --exp_ids {summary['best']['exp_id']}"
+        f"next     {next_command('test.py', arguments, [summary['best']['exp_id']])}"
     )
 
 
 def retrain_architecture(
-    config: TrainingConfig, learned: MultiTaskNet, exp_id: int, seed: int, files: RunFiles, device: Device
+    config: TrainingConfig, learned: MultiTaskNet, exp_id: int, seed: int, files: RunFiles, device: torch.device
 ) -> None:
     """Sample one architecture, train it and write its results."""
     gates = sampled_architecture(config, learned, seed)
@@ -73,7 +74,7 @@ def retrain_architecture(
     if config.retrain_from_pl:
         net.load_state_dict(learned.state_dict())
     cost = cost_report(net, gates, data.image_size("val"))
-    with RunLogger(files.logs / f"retrain{exp_id:03d}") as logger:
+    with RunLogger(files.logs / f"retrain{exp_id:03d}", continued=config.train.retrain_resume) as logger:
         logger.message(f"architecture {exp_id}, seed {seed}: executed blocks\n{format_shares(gates)}")
         for note in data.notes:
             logger.message(note)

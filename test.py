@@ -3,10 +3,18 @@
 Reads, from {exp_name} under `paths.checkpoint_dir`, for each of --exp_ids:
   retrain{exp_id}_policyIter{policy_iter}_{test.which_iter}_model.pth.tar   weights
   policyIter{policy_iter}_rs{seed}.json, or the release's .pickle           gates
-Files of the release are read as they are. Writes {exp_name}/test_rs{seed}.json under `paths.result_dir`.
+Files of the release are read as they are. Writes, into {exp_name} under `paths.result_dir`:
+  test_rs{seed}.json                    metrics, policy and cost
+  pictures/test_rs{seed}_{name}.png     predictions below the truth, for the first --pictures images
+With --images it only predicts, for a folder of one's own images, and writes
+  pictures/images_rs{seed}_{name}.png
 """
 
+from itertools import islice
+from pathlib import Path
+
 from envs.cost_report import cost_report
+from envs.data import Data, own_images
 from envs.evaluation import evaluate
 from envs.experiment import (
     configured_network,
@@ -15,8 +23,12 @@ from envs.experiment import (
     load_architecture,
     load_network,
 )
+from envs.pictures import picture_predictions
 from envs.results import cost_table, metrics_table, test_result
-from envs.run import Data, RunFiles
+from envs.run import RunFiles
+from envs.tasks import Task
+from models.multitask import MultiTaskNet
+from models.shared_paths import Gates
 from utils.command_line import add_exp_ids, script_parser
 from utils.config import TestingConfig, load_config
 from utils.devices import choose_device
@@ -29,6 +41,8 @@ def main() -> None:
     """Test each of --exp_ids."""
     parser = script_parser(__doc__)
     add_exp_ids(parser, [0], "retrained architectures to test")
+    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="images to picture (default: 4)")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="predict for these images instead of testing")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set, TestingConfig)
     device, device_line = choose_device(arguments.gpus)
@@ -36,25 +50,44 @@ def main() -> None:
     files = RunFiles.of(config.paths, config.exp_name)
     seeds = {exp_id: exp_seed(config, exp_id) for exp_id in arguments.exp_ids}
     tasks = configured_tasks(config)
-    data = Data(config.dataload, tasks, config.seed[0], device, evaluation_splits=["test"])
-    print(*data.notes, sep="\n")
-    net = configured_network(config)
+    net = configured_network(config).to(device)
+    policy_iter, which_iter = config.train.policy_iter, config.test.which_iter
+    pictures = files.results / "pictures"
 
     for exp_id, seed in seeds.items():
-        path = files.checkpoint(files.retrain_label(exp_id, config.train.policy_iter, config.test.which_iter))
+        path = files.checkpoint(files.retrain_label(exp_id, policy_iter, which_iter))
         checkpoint = load_network(net, path)
-        gates = load_architecture(net, files.gates(config.train.policy_iter, seed))
-        cost = cost_report(net, gates, data.image_size("test"))
-        batches = data.evaluation("test", batch_size=1, whole=True)
-        evaluation = evaluate(net.to(device), gates, batches, tasks)
-        result = files.results / f"test_rs{seed:04d}.json"
-        write_json(result, test_result(path, checkpoint.get("iter"), gates, evaluation, cost))
-        print(
-            f"\narchitecture {exp_id}, seed {seed}, {path}: {evaluation.num_samples} images, "
-            f"{evaluation.seconds_per_image:.3f} s per image\n\n"
-            f"{metrics_table(evaluation, tasks)}\n\n{cost_table(cost)}\n\n"
-            f"executed blocks\n{format_shares(gates)}\n\nresults  {result}"
-        )
+        gates = load_architecture(net, files.gates(policy_iter, seed))
+        print(f"\narchitecture {exp_id}, seed {seed}, {path}: executed blocks\n{format_shares(gates)}")
+        if arguments.images:
+            batches = own_images(arguments.images, config.dataload.num_workers, device)
+            written = picture_predictions(net, gates, batches, tasks, pictures, f"images_rs{seed:04d}")
+        else:
+            data = Data(config.dataload, tasks, seed, device, evaluation_splits=["test"])
+            result = files.results / f"test_rs{seed:04d}.json"
+            write_json(result, test(net, gates, data, tasks, path, checkpoint.get("iter")))
+            batches = islice(data.evaluation("test", 1, whole=True), arguments.pictures)
+            written = picture_predictions(net, gates, batches, tasks, pictures, f"test_rs{seed:04d}")
+            print(f"results   {result}")
+        print(f"pictures  {len(written)} in {pictures}")
+
+
+def test(
+    net: MultiTaskNet,
+    gates: Gates,
+    data: Data,
+    tasks: dict[str, Task],
+    path: Path,
+    iteration: int | None,
+) -> dict:
+    """Evaluate one architecture, print its tables and return what goes into its results file."""
+    for note in data.notes:
+        print(note)
+    cost = cost_report(net, gates, data.image_size("test"))
+    evaluation = evaluate(net, gates, data.evaluation("test", batch_size=1, whole=True), tasks)
+    print(f"{evaluation.num_samples} images, {evaluation.seconds_per_image:.3f} s per image")
+    print(f"\n{metrics_table(evaluation, tasks)}\n\n{cost_table(cost)}\n")
+    return test_result(path, iteration, gates, evaluation, cost)
 
 
 if __name__ == "__main__":

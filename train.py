@@ -16,8 +16,9 @@ from envs.experiment import (
     regularisers,
 )
 from envs.policy_learning import learn_policy, train_without_policy, warm_up
-from envs.run import Data, RunFiles
-from utils.command_line import script_parser
+from envs.data import Data
+from envs.run import RunFiles
+from utils.command_line import next_command, script_parser
 from utils.config import load_config, write_config
 from utils.devices import choose_device, seed_everything
 from utils.errors import exit_on_user_error
@@ -56,7 +57,7 @@ def main() -> None:
         logger.message(
             f"best     iteration {best.iteration}, score {best.score:.4f}: {files.checkpoint('best')}\n"
             f"policy   {files.results / 'policy.json'}\n"
-            f"next     python re-train.py --config {arguments.config} --exp_ids 0 1 2 3 4 5 6 7"
+            f"next     {next_command('re-train.py', arguments, range(min(8, len(config.seed))))}"
         )
 
 

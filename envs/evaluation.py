@@ -61,9 +61,7 @@ def evaluate(
         net: called as `net(image, gates)`, returns {task: prediction}.
         max_batches: stop after so many (release: 11 while training); None takes all.
     """
-    meters = {
-        protocol: {name: task.new_metric(protocol) for name, task in tasks.items()} for protocol in PROTOCOLS
-    }
+    meters = {protocol: {name: task.new_metric(protocol) for name, task in tasks.items()} for protocol in PROTOCOLS}
     modes = {module: module.training for module in net.modules()}
     net.eval()
     num_samples, seconds = 0, 0.0

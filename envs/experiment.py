@@ -6,7 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from envs.policy_learning import Regularisers
-from envs.run import Data, Run, RunFiles
+from envs.data import Data
+from envs.run import Run, RunFiles
 from envs.tasks import Task, build_tasks
 from models.multitask import MultiTaskNet, build_network
 from models.policy import Curriculum, Policy

@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from envs.optimisers import learning_rates, policy_optimiser, step_decay, weight_optimiser
-from envs.run import BatchStream, Run, ScoredEvaluation, StepReports
+from envs.data import BatchStream
+from envs.run import Run, ScoredEvaluation, StepReports
 from envs.steps import policy_step, training_mode, weight_step
 from envs.weight_training import WeightTraining, train_weights
 from models.policy import Curriculum, Policy
@@ -138,9 +139,7 @@ def take_weight_steps(
     """`count` updates of the weights, each under newly drawn gates; the logits stay as they are."""
     training_mode(run.net, run.fix_bn)
     for iteration in iterations(run, learning, count, "weights"):
-        gates = draw_constant_gates(
-            run.net.policy, learning.temperature, num_open, run.settings.hard_sampling
-        )
+        gates = draw_constant_gates(run.net.policy, learning.temperature, num_open, run.settings.hard_sampling)
         losses = weight_step(run.net, gates, next(batches), run.tasks, run.loss_weights, learning.weights)
         learning.weights_decay.step()
         learning.iteration = iteration

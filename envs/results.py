@@ -54,9 +54,7 @@ def retraining_result(
 
 def collect_retraining(folder: Path, policy_iter: str) -> list[dict[str, Any]]:
     """The results of all architectures retrained so far from one policy, in the order of their exp_ids."""
-    runs = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("retrain[0-9]*.json"))
-    ]
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("retrain[0-9]*.json"))]
     return [run for run in runs if run["policy_iter"] == policy_iter]
 
 
@@ -86,9 +84,7 @@ def _over_runs(statistic: Callable[[list[float]], float | None], values: Sequenc
     return None if any(value is None for value in values) else statistic(list(values))
 
 
-def retraining_table(
-    runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], tasks: Mapping[str, Task]
-) -> str:
+def retraining_table(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
     """One row per architecture with score and each task's foremost metric (release), then mean and deviation."""
     header = [
         "run",
@@ -103,9 +99,7 @@ def retraining_table(
         headlines = [of_tasks[task][record.headline] for task, record in tasks.items()]
         return [name, seed, values["score"], *headlines, share]
 
-    rows = [
-        row(_run_name(run, summary), run["seed"], run, f"{_relative_parameters(run):.1%}") for run in runs
-    ]
+    rows = [row(_run_name(run, summary), run["seed"], run, f"{_relative_parameters(run):.1%}") for run in runs]
     rows.append(row("mean", None, summary["mean"], None))
     if summary["std"]["score"] is not None:
         rows.append(row("std", None, summary["std"], None))
@@ -142,14 +136,17 @@ def metrics_table(evaluation: Evaluation, tasks: Mapping[str, Task]) -> str:
 
 
 def cost_table(cost: Mapping[str, Any]) -> str:
-    """Parameters and multiply-adds per task and together, relative to single-task networks."""
-    rows = [[f"{task} alone", *_in_millions(values), None] for task, values in cost["per_task"].items()]
+    """Parameters and multiply-adds per task and together, and relative to one network per task."""
     relative = cost["relative_to_single_task"]
-    rows.append(["together", *_in_millions(cost["together"]), f"{relative['parameters']:.1%}"])
-    rows.append(["one network per task", *_in_millions(cost["single_task_networks"]), "100.0%"])
+    rows = [_cost_row(f"{task} alone", values, None) for task, values in cost["per_task"].items()]
+    rows.append(_cost_row("together", cost["together"], relative))
+    rows.append(_cost_row("one network per task", cost["single_task_networks"], None))
     height, width = cost["input_size"]
-    return format_table(["", "parameters (M)", f"multiply-adds (G) at {height}x{width}", "parameters"], rows)
+    header = ["", "parameters (M)", "relative", f"multiply-adds (G) at {height}x{width}", "relative"]
+    return format_table(header, rows)
 
 
-def _in_millions(cost: Mapping[str, int]) -> list[float]:
-    return [round(cost["parameters"] / 1e6, 3), round(cost["multiply_adds"] / 1e9, 3)]
+def _cost_row(name: str, cost: Mapping[str, int], relative: Mapping[str, float] | None) -> list[object]:
+    shares = {key: f"{value:.1%}" for key, value in relative.items()} if relative else {}
+    millions, billions = round(cost["parameters"] / 1e6, 3), round(cost["multiply_adds"] / 1e9, 3)
+    return [name, millions, shares.get("parameters"), billions, shares.get("multiply_adds")]

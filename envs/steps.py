@@ -12,9 +12,7 @@ from models.multitask import MultiTaskNet
 from models.shared_paths import Gates
 
 
-def task_losses(
-    predictions: Mapping[str, Tensor], batch: Batch, tasks: Mapping[str, Task]
-) -> dict[str, Tensor]:
+def task_losses(predictions: Mapping[str, Tensor], batch: Batch, tasks: Mapping[str, Task]) -> dict[str, Tensor]:
     """The raw loss of every predicted task, a scalar each."""
     return {task: tasks[task].loss(prediction, batch) for task, prediction in predictions.items()}
 

@@ -6,8 +6,10 @@ with reference values and with single-task networks.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import mean
 
+import numpy as np
 from torch import Tensor
 
 from envs.losses import IGNORED_CLASS, Batch, depth_loss, normal_loss, segmentation_loss
@@ -22,6 +24,13 @@ from envs.metrics import (
     Values,
 )
 from utils.errors import UserError
+from utils.pictures import (
+    RGB,
+    class_picture,
+    direction_picture,
+    distance_picture,
+    raw_direction_picture,
+)
 
 PROTOCOLS = ("release", "standard")
 """Ways to measure, see `envs.metrics`. The release's is comparable with the paper, and what `score` reads."""
@@ -52,8 +61,12 @@ class Task:
     """The one metric to show where there is room for one."""
     lower_is_better: frozenset[str]
     """Metrics to minimise; all others are to be maximised."""
+    picture: Callable[[np.ndarray], RGB]
+    """Values in the form of the target, without the batch axis -> colours."""
     units: Mapping[str, str]
     """Metric -> unit; metrics without one are plain numbers (mIoU and Pixel Acc between 0 and 1)."""
+    to_target: Callable[[Tensor], Tensor] = lambda prediction: prediction
+    """Prediction [N, C, h, w] -> values in the form of the target."""
     missing_protocols: Mapping[str, str] = field(default_factory=dict)
     """Protocol -> why this run has no metrics of the task under it, in words for the tables."""
     references: Mapping[str, float] = field(default_factory=dict)
@@ -73,6 +86,8 @@ SEGMENTATION = Task(
     metrics={"release": SegmentationRelease, "standard": SegmentationStandard},
     headline="mIoU",
     lower_is_better=frozenset({"err"}),
+    picture=partial(class_picture, ignored=IGNORED_CLASS),
+    to_target=lambda prediction: prediction.argmax(dim=1),
     units={"err": "nats"},
 )
 
@@ -85,6 +100,7 @@ SURFACE_NORMALS = Task(
     metrics={"release": NormalsRelease, "standard": NormalsStandard},
     headline="Angle Mean",
     lower_is_better=frozenset({"Angle Mean", "Angle Median", "Angle RMSE"}),
+    picture=direction_picture,
     units={
         "Angle Mean": "degrees",
         "Angle Median": "degrees",
@@ -105,6 +121,7 @@ DEPTH = Task(
     metrics={"release": DepthRelease, "standard": DepthStandard},
     headline="abs_err",
     lower_is_better=frozenset({"abs_err", "rel_err", "sq_rel_err", "rms"}),
+    picture=partial(distance_picture, farthest=10.0),
     units={
         "abs_err": "m",
         "sq_rel_err": "m",
@@ -174,13 +191,15 @@ def nyu_v2_tasks(names: Sequence[str], num_classes: Sequence[int], normals: str)
     tasks = choose_tasks(NYU_V2_TASKS, names, num_classes)
     tasks = {name: replace(task, references=references[name]) for name, task in tasks.items()}
     if "sn" in tasks and normals == "release":
-        tasks["sn"] = replace(tasks["sn"], missing_protocols={"standard": RAW_NORMALS_HAVE_NO_ANGLES})
+        tasks["sn"] = replace(
+            tasks["sn"],
+            picture=raw_direction_picture,
+            missing_protocols={"standard": RAW_NORMALS_HAVE_NO_ANGLES},
+        )
     return tasks
 
 
-def choose_tasks(
-    known: Mapping[str, Task], names: Sequence[str], num_classes: Sequence[int]
-) -> dict[str, Task]:
+def choose_tasks(known: Mapping[str, Task], names: Sequence[str], num_classes: Sequence[int]) -> dict[str, Task]:
     """The named records out of the known ones, with the configured numbers of channels.
 
     Raises:
@@ -261,8 +280,7 @@ def score(metrics: Mapping[str, Values], tasks: Mapping[str, Task]) -> float:
 def task_score(values: Values, task: Task) -> float:
     """Mean over the task's references of `gain`; the term of one task in `score`."""
     gains = [
-        gain(values[metric], reference, metric in task.lower_is_better)
-        for metric, reference in task.references.items()
+        gain(values[metric], reference, metric in task.lower_is_better) for metric, reference in task.references.items()
     ]
     return mean(gains)
 
@@ -295,8 +313,7 @@ def relative_performance(
         single-task value is 0, are left out; a task with none left is None.
     """
     return {
-        name: task_relative_performance(metrics[name], single_task_metrics[name], task)
-        for name, task in tasks.items()
+        name: task_relative_performance(metrics[name], single_task_metrics[name], task) for name, task in tasks.items()
     }
 
 

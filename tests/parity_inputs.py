@@ -105,9 +105,7 @@ def metric_batch(dataset: str, index: int, num_seg_classes: int) -> dict[str, np
     return {"seg": seg, "depth": depth, "normal": normal}
 
 
-def metric_predictions(
-    dataset: str, index: int, tasks: list[str], num_classes: list[int]
-) -> dict[str, np.ndarray]:
+def metric_predictions(dataset: str, index: int, tasks: list[str], num_classes: list[int]) -> dict[str, np.ndarray]:
     """Network outputs that belong to `metric_batch(dataset, index, ...)`.
 
     Returns:

@@ -30,8 +30,6 @@ def released_state(setting: str) -> dict[str, torch.Tensor]:
 
 def released_network(setting: str, execution: str = "shared") -> MultiTaskNet:
     """The network of `nyu_v2_2task` or `nyu_v2_3task` with those weights, in training mode."""
-    net = build_network(
-        backbone=BACKBONES[setting], num_outputs=TASKS[setting], execution=execution
-    )
+    net = build_network(backbone=BACKBONES[setting], num_outputs=TASKS[setting], execution=execution)
     net.load_state_dict(from_release(released_state(setting), net))
     return net

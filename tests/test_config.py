@@ -245,8 +245,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, nea
         ),
         (
             "train.policy_decay_lr_rate=0.5",
-            "train.policy_decay_lr_freq, train.policy_decay_lr_rate: expected both or none of them, "
-            "found null and 0.5",
+            "train.policy_decay_lr_freq, train.policy_decay_lr_rate: expected both or none of them, found null and 0.5",
         ),
         ("train.lr", "--set train.lr: expected section.key=value or key=value, found"),
         ("=5", "--set =5: expected section.key=value or key=value, found"),
@@ -425,9 +424,7 @@ def test_json_refuses_what_json_does_not_have_and_keeps_the_old_file(tmp_path: P
     assert json.loads((tmp_path / "a.json").read_text()) == [1]
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 

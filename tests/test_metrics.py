@@ -161,9 +161,7 @@ class TestReleaseNumbers:
 def resized(prediction, size):
     """Bilinear with OpenCV, which is independent of torch: [C, h, w] -> float64 [C, H, W]."""
     height, width = size
-    channels = [
-        cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in prediction
-    ]
+    channels = [cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in prediction]
     return np.stack(channels).astype(np.float64)
 
 
@@ -174,9 +172,7 @@ def valid_pixels(task, prediction, batch):
     valid = target != 255 if task == "seg" else batch[f"{target_name}_valid"].numpy()[:, 0]
     full_size = [resized(image, target.shape[-2:]) for image in prediction.numpy()]
     predicted = np.concatenate([image[:, mask] for image, mask in zip(full_size, valid, strict=True)], axis=1)
-    return predicted, np.concatenate(
-        [image[..., mask] for image, mask in zip(target, valid, strict=True)], axis=-1
-    )
+    return predicted, np.concatenate([image[..., mask] for image, mask in zip(target, valid, strict=True)], axis=-1)
 
 
 class TestStandardAgainstNumPy:
@@ -266,10 +262,7 @@ class TestAccumulation:
         metric = metrics[task]()
         expected = dict.fromkeys(metric.names)
         assert metric.compute() == expected
-        assert (
-            measure(metric, task, [(without_valid_pixels(random_batch(4)), random_predictions(4))])
-            == expected
-        )
+        assert measure(metric, task, [(without_valid_pixels(random_batch(4)), random_predictions(4))]) == expected
 
     @pytest.mark.parametrize("task", TASKS)
     @pytest.mark.parametrize("metrics", [RELEASE_METRICS, STANDARD_METRICS])
@@ -349,6 +342,4 @@ class TestLosses:
     def test_the_length_of_a_normal_does_not_matter(self):
         prediction, batch = random_predictions(11)["sn"], random_batch(11)
         longer = batch | {"normal": 7 * batch["normal"]}
-        assert normal_loss(3 * prediction, longer).item() == pytest.approx(
-            normal_loss(prediction, batch).item()
-        )
+        assert normal_loss(3 * prediction, longer).item() == pytest.approx(normal_loss(prediction, batch).item())

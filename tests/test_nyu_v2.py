@@ -139,9 +139,7 @@ def test_bare_folder_is_train_and_test_and_says_so(tmp_path: Path) -> None:
 def test_listed_splits_are_taken_as_they_are(tmp_path: Path) -> None:
     rows = make_root(tmp_path, ["a", "b", "c", "d"])
     absolute = [str(tmp_path / path) for path in rows[3]]
-    write_split_file(
-        tmp_path, {"train": rows[:3], "train1": rows[2:0:-1], "train2": rows[:1], "test": [absolute]}
-    )
+    write_split_file(tmp_path, {"train": rows[:3], "train1": rows[2:0:-1], "train2": rows[:1], "test": [absolute]})
     assert names_of(tmp_path, "train") == ["a", "b", "c"]
     assert names_of(tmp_path, "train1") == ["c", "b"]
     assert names_of(tmp_path, "train2") == ["a"]
@@ -182,9 +180,7 @@ def test_held_out_frames_are_in_no_training_split(tmp_path: Path) -> None:
         parts = [names_of(tmp_path, part, validation="held_out") for part in ("train1", "train2")]
         assert sorted(parts[0] + parts[1]) == train
         assert names_of(tmp_path, "val") == ["test"]
-        assert any(
-            "held out" in note for note in NYUv2(tmp_path, "val", TARGETS, validation="held_out").notes
-        )
+        assert any("held out" in note for note in NYUv2(tmp_path, "val", TARGETS, validation="held_out").notes)
 
     write_split_file(tmp_path, listed | {"val": rows[3:5]})
     assert names_of(tmp_path, "val", validation="held_out") == names[3:5]
@@ -310,9 +306,7 @@ def test_one_frame_cannot_be_divided(tmp_path: Path) -> None:
         ("normal_mask/a.png", np.ones((12, 16, 3), dtype=np.uint16), "three channels of 8 bits"),
     ],
 )
-def test_bad_file_is_named_with_its_fault(
-    tmp_path: Path, file: str, content: bytes | np.ndarray, message: str
-) -> None:
+def test_bad_file_is_named_with_its_fault(tmp_path: Path, file: str, content: bytes | np.ndarray, message: str) -> None:
     make_root(tmp_path, ["a"])
     path = tmp_path / file
     if isinstance(content, bytes):

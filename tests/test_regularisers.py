@@ -18,9 +18,7 @@ from models.regularisers import (
 from tests.parity_inputs import seeded
 from tests.parity_networks import TASKS, parity
 
-CASES = [
-    (setting, case) for setting, cases in parity("regularisers").items() for case in cases
-]
+CASES = [(setting, case) for setting, cases in parity("regularisers").items() for case in cases]
 
 
 def seeded_logits(setting: str, num_blocks: int) -> dict[str, torch.Tensor]:

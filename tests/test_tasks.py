@@ -139,9 +139,7 @@ class TestRelativePerformance:
         multi["seg"]["err"] = 100.0
         multi["sn"]["Angle Mean"] *= 0.9
         multi["sn"]["Angle 30"] *= 0.8
-        assert relative_performance(multi, single, tasks) == pytest.approx(
-            {"seg": 20 / 2, "sn": (10 - 20) / 5}
-        )
+        assert relative_performance(multi, single, tasks) == pytest.approx({"seg": 20 / 2, "sn": (10 - 20) / 5})
 
     def test_metrics_that_cannot_be_compared_are_left_out(self):
         tasks = two_tasks()

@@ -44,9 +44,7 @@ def test_scale_resizes_labels_to_the_nearest_and_images_bilinearly() -> None:
     half = scale(sample, 0.5)
     for key in TARGETS:
         np.testing.assert_array_equal(half[key], sample[key][::2, ::2])
-    quads = (
-        sample["img"].reshape(6, 2, 8, 2, 3).mean(axis=(1, 3))
-    )  # at 1/2, bilinear is the mean of 2x2 pixels
+    quads = sample["img"].reshape(6, 2, 8, 2, 3).mean(axis=(1, 3))  # at 1/2, bilinear is the mean of 2x2 pixels
     np.testing.assert_allclose(half["img"], quads, atol=1)
 
     wider = scale(sample, 1.25)
@@ -128,9 +126,7 @@ def test_augmentation_moves_all_arrays_alike_and_covers_its_ranges() -> None:
         np.testing.assert_array_equal(augmented["normal"][inside][:, 0], (augmented["depth"][inside] - 1) * 4)
         assert (augmented["img"][~inside] == 0).all()
         error = augmented["img"][inside][:, 0] - (augmented["depth"][inside] - 1) * 4
-        assert np.abs(error).max() <= 6, (
-            "the image is moved like its targets, to within half a pixel's rounding"
-        )
+        assert np.abs(error).max() <= 6, "the image is moved like its targets, to within half a pixel's rounding"
 
         row = augmented["depth"][8][inside[8]]
         mirrored += row[-1] < row[0]
@@ -168,8 +164,6 @@ def test_red_is_the_horizontal_component_of_real_normals() -> None:
         normal = cv2.imread(str(REAL_FRAMES / "normal_mask" / f"{path.stem}.png"))
         slope = np.clip(np.gradient(np.log(depth), axis=1), -0.01, 0.01)
         labelled = labelled_normals(normal)
-        correlations = [
-            abs(np.corrcoef(slope[labelled], normal[labelled][:, channel])[0, 1]) for channel in range(3)
-        ]
+        correlations = [abs(np.corrcoef(slope[labelled], normal[labelled][:, channel])[0, 1]) for channel in range(3)]
         assert np.argmax(correlations) == 2
         assert correlations[2] > 0.4

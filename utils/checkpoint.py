@@ -4,9 +4,10 @@ import io
 import json
 import pickle
 import re
+import warnings
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,30 +26,44 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing in the file is executed.
 
     Raises:
-        UserError: the file is missing, damaged, holds more than tensors and plain values, or has no `mtl-net`.
+        UserError: the file is missing or damaged, holds more than tensors and plain values, or has no
+            `mtl-net`.
     """
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist: run the phase that writes it, or correct paths.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        content = _load_without_code(path)
+    except Exception as error:  # a damaged file can make the unpickler fail in any way
         raise UserError(
             f"checkpoint {path} cannot be read: expected a PyTorch file of tensors and plain values, "
             f"undamaged and without code ({_reason(error)})."
         ) from error
-    if not isinstance(content, dict) or not isinstance(content.get("mtl-net"), dict):
+    if not isinstance(content, dict) or not _has_names(content.get("mtl-net")):
         raise UserError(f"checkpoint {path} has no entry 'mtl-net' with a network's weights; choose another.")
     return content
 
 
+def _load_without_code(file: Path | io.BytesIO) -> Any:
+    """Tensors and plain values, onto the CPU; anything else in the file is refused before it could run."""
+    with warnings.catch_warnings():
+        # Either the file loads all the same, or an error says what is wrong.
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _has_names(value: Any) -> bool:
+    """Whether a value is a dict, all of whose keys are text."""
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+
+
 def _reason(error: Exception) -> str:
-    """Why a file was refused, in a few words; PyTorch's own text runs to a page and advises to switch safety off."""
+    """Why a file was refused, in a few words; PyTorch's page of text advises to switch safety off."""
     text = str(error)
     refused = re.search(r"GLOBAL (\S+)", text)
     if refused:
         return f"it refers to {refused[1]}"
     if "Weights only load failed" in text:
-        return "it holds more than tensors"
+        return "it is damaged or holds more than tensors"
     return text.splitlines()[0] if text else type(error).__name__
 
 
@@ -97,7 +112,7 @@ def load_gates(path: Path) -> dict[str, list[int]]:
     """
     try:
         gates = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"gates {path} cannot be read as JSON ({error}); sample them again.") from error
     rows = gates.values() if isinstance(gates, dict) else [None]
     if not all(isinstance(row, list) and all(gate in (0, 1) for gate in row) for row in rows):
@@ -116,20 +131,18 @@ def load_tensor_pickle(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             content = _TensorUnpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, TypeError, AttributeError,
-            KeyError, IndexError, ImportError) as error:  # fmt: skip
+    except Exception as error:  # a damaged file can make the unpickler fail in any way
         raise UserError(
-            f"policy {path} cannot be read: expected a pickle that holds tensors and nothing else "
-            f"({_reason(error)})."
+            f"policy {path} cannot be read: expected a pickle that holds tensors and nothing else ({_reason(error)})."
         ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not _has_names(content) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"policy {path} must be a dict of tensors, task1_policy, task2_policy, ...")
     return content
 
 
 def _load_storage(data: bytes) -> Any:
     """What `torch.storage._load_from_bytes` does, but without running code and onto the CPU."""
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return _load_without_code(io.BytesIO(data))
 
 
 def _encode_bytes(text: str, encoding: str) -> bytes:
@@ -140,7 +153,7 @@ def _encode_bytes(text: str, encoding: str) -> bytes:
 class _TensorUnpickler(pickle.Unpickler):
     """An unpickler that knows the few functions of which pickled tensors are made, and no others."""
 
-    admitted = {
+    admitted: ClassVar = {
         ("collections", "OrderedDict"): OrderedDict,
         ("_codecs", "encode"): _encode_bytes,
         ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,

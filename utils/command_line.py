@@ -1,6 +1,8 @@
 """The command line that the scripts share."""
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+import shlex
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterable
 
 
 def script_parser(description: str) -> ArgumentParser:
@@ -36,3 +38,12 @@ def add_exp_ids(parser: ArgumentParser, default: list[int], purpose: str) -> Non
         metavar="I",
         help=f"{purpose}; each is an index into `seed` of the configuration (default: {default})",
     )
+
+
+def next_command(script: str, arguments: Namespace, exp_ids: Iterable[int]) -> str:
+    """The command of the next phase, with this one's configuration, devices and overrides."""
+    command = ["python", script, "--config", arguments.config, "--gpus", *map(str, arguments.gpus)]
+    command += ["--exp_ids", *map(str, exp_ids)]
+    if arguments.set:
+        command += ["--set", *arguments.set]
+    return shlex.join(command)

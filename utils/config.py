@@ -180,9 +180,7 @@ class DataloadSection(Section):
     crop_w: Count
     small_res: bool = False  # CityScapes at 128x256
     normals: Literal["release", "decoded"] = "release"  # NYU v2: raw 0..255 vectors, or unit normals
-    augmentation: Literal["release", "geometric"] = (
-        "release"  # geometric: depth and normals follow scale and mirror
-    )
+    augmentation: Literal["release", "geometric"] = "release"  # geometric: depth and normals follow scale and mirror
     validation: Literal["test", "held_out"] = "test"  # what chooses `best`; test is the release's protocol
     num_workers: NotNegative = 2
 
@@ -215,9 +213,7 @@ class TestingConfig(Section):
     task_bn: bool = False  # BatchNorms of their own for every task
     sparsity_loss: Literal["release", "paper"] = "release"
     sharing_loss: Literal["release", "paper"] = "release"
-    execution: Literal["shared", "task_by_task"] = (
-        "shared"  # task_by_task computes skipped blocks too (release)
-    )
+    execution: Literal["shared", "task_by_task"] = "shared"  # task_by_task computes skipped blocks too (release)
     train: PartialTrainSection = PartialTrainSection()
     test: TestSection = TestSection()
     paths: PathsSection = PathsSection()
@@ -287,9 +283,7 @@ CROSS_CHECKS = {
 # ---------------------------------------------------------------------------------------------------------
 
 
-def load_config(
-    path: str | Path, overrides: Sequence[str] = (), schema: type[Config] = TrainingConfig
-) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), schema: type[Config] = TrainingConfig) -> Config:
     """Read a configuration file.
 
     Args:
@@ -342,9 +336,7 @@ def _apply(override: str, values: dict[str, Any]) -> str | None:
     return None
 
 
-def _sound_values(
-    schema: type[Section], values: Mapping, wrong_keys: set[str], prefix: str = ""
-) -> dict[str, Any]:
+def _sound_values(schema: type[Section], values: Mapping, wrong_keys: set[str], prefix: str = "") -> dict[str, Any]:
     """Dotted key -> value, or its default, for each key that is right by itself."""
     sound = {}
     for name, field in schema.model_fields.items():

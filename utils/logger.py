@@ -16,14 +16,15 @@ from utils.progress import progress_bar
 class RunLogger:
     """Writes `metrics.jsonl`, `log.txt` and tensorboardX events into one folder.
 
-    Usable as a context manager, which closes the files.
+    Usable as a context manager, which closes the files. `continued` keeps the metrics of an earlier run in
+    the folder, which a new run replaces; the log is always continued.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, continued: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._events = SummaryWriter(str(folder))
-        self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._lines = (folder / "metrics.jsonl").open("a" if continued else "w", encoding="utf-8")
         self._log = (folder / "log.txt").open("a", encoding="utf-8")
         self._bar: tqdm | None = None
 
@@ -61,10 +62,7 @@ class RunLogger:
             kind: what the line is about, such as "train" or "evaluation".
             values: names with slashes group in tensorboard.
         """
-        line = {
-            name: value if value is not None and math.isfinite(value) else None
-            for name, value in values.items()
-        }
+        line = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
         self._lines.write(json.dumps({"kind": kind, "iteration": iteration, **line}) + "\n")
         self._lines.flush()
         for name, value in values.items():

@@ -27,9 +27,18 @@ def direction_picture(vectors: np.ndarray) -> RGB:
 
     OpenCV's channel order goes in, so that the picture has the colours of the files.
     """
+    return ((_unit_rgb(vectors) + 1) * 127.5).round().astype(np.uint8)
+
+
+def raw_direction_picture(vectors: np.ndarray) -> RGB:
+    """As `direction_picture`, for vectors of pixel values 0..255, whose direction alone is known."""
+    return (255 * _unit_rgb(vectors).clip(0, 1)).round().astype(np.uint8)
+
+
+def _unit_rgb(vectors: np.ndarray) -> np.ndarray:
+    """[3, H, W], blue first -> [H, W, 3] of length 1 (or 0), red first."""
     lengths = np.linalg.norm(vectors, axis=0, keepdims=True)
-    unit = vectors / np.maximum(lengths, 1e-6)
-    return ((unit[::-1].transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)
+    return (vectors / np.maximum(lengths, 1e-6))[::-1].transpose(1, 2, 0)
 
 
 def distance_picture(distances: np.ndarray, farthest: float) -> RGB:
@@ -39,8 +48,8 @@ def distance_picture(distances: np.ndarray, farthest: float) -> RGB:
     return np.where((distances[0] == 0)[..., None], np.uint8(0), colours)
 
 
-def save_sheet(path: Path, rows: Sequence[Mapping[str, RGB]], title: str) -> None:
-    """Save rows of pictures with a title over each, as a PNG."""
+def save_sheet(path: Path, rows: Sequence[Mapping[str, RGB | None]], title: str) -> None:
+    """Save rows of pictures with a title over each, as a PNG; None leaves a place empty."""
     columns = max(len(row) for row in rows)
     height, width = next(iter(rows[0].values())).shape[:2]
     figure = Figure(figsize=(2.6 * columns, 0.4 + len(rows) * (0.3 + 2.6 * height / width)), layout="constrained")
@@ -50,8 +59,9 @@ def save_sheet(path: Path, rows: Sequence[Mapping[str, RGB]], title: str) -> Non
         axis.axis("off")
     for row_of_axes, row in zip(axes, rows, strict=True):
         for axis, (name, picture) in zip(row_of_axes, row.items(), strict=False):
-            axis.imshow(picture, interpolation="nearest")
             axis.set_title(name, fontsize=8)
+            if picture is not None:
+                axis.imshow(picture, interpolation="nearest")
     _save(figure, path)
 
 

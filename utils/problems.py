@@ -46,9 +46,7 @@ def show(value: Any) -> str:
 def is_section(annotation: Any) -> bool:
     """Whether a field's type is a group of keys."""
     # The origin first: Python 3.10 takes `tuple[int, ...]` for a class and `issubclass` then fails on it.
-    return (
-        get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    )
+    return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _nearest_key(schema: type[BaseModel], location: Sequence[str | int]) -> str:

@@ -35,18 +35,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: expected text in UTF-8, found other bytes at {error.start}; save it anew"
-        ) from error
+        raise UserError(f"{path}: expected text in UTF-8, found other bytes at {error.start}; save it anew") from error
     except yaml.YAMLError as error:
-        raise UserError(
-            f"{path}: expected valid YAML, found {yaml_problem(error)}; correct the file"
-        ) from error
+        raise UserError(f"{path}: expected valid YAML, found {yaml_problem(error)}; correct the file") from error
     if not isinstance(value, dict):
         found = "an empty file" if value is None else f"a {type(value).__name__}"
-        raise UserError(
-            f"{path}: expected `key: value` lines at the top level, found {found}; check the path"
-        )
+        raise UserError(f"{path}: expected `key: value` lines at the top level, found {found}; check the path")
     return value
 
 
@@ -95,9 +89,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str) or key in seen:
-                problem = (
-                    f"the key {key!r}, {'a second time' if isinstance(key, str) else 'which is not text'}"
-                )
+                problem = f"the key {key!r}, {'a second time' if isinstance(key, str) else 'which is not text'}"
                 raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)

@@ -9,9 +9,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str
     """Columns as wide as they need to be; numbers to the right, text to the left, None as a dash."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
-    numeric = [
-        all(isinstance(row[column], int | float | None) for row in rows) for column in range(len(header))
-    ]
+    numeric = [all(isinstance(row[column], int | float | None) for row in rows) for column in range(len(header))]
 
     def line(values: Sequence[str]) -> str:
         aligned = (
