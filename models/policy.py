@@ -88,9 +88,10 @@ class Policy(nn.Module):
         super().__init__()
         self.num_blocks = num_blocks
         self.num_policy_blocks = num_blocks - skip_layer
-        self.logits = nn.ParameterDict(
-            {task: initial_logits(init_method, self.num_policy_blocks, init_neg_logits) for task in tasks}
-        )
+        self.logits = nn.ParameterDict()
+        # One by one, since ParameterDict sorts a dict, and architectures are sampled in the order of the tasks.
+        for task in tasks:
+            self.logits[task] = initial_logits(init_method, self.num_policy_blocks, init_neg_logits)
 
     def draw_gates(self, temperature: float, num_open: int, noise: Noise = gumbel_noise) -> Gates:
         """Soft gates of one training step, differentiable in the logits.

@@ -43,6 +43,8 @@ def test_outputs_equal_the_released_network(setting: str, execution: str) -> Non
 def test_every_released_key_has_its_place(setting: str) -> None:
     net = released_network(setting)
     released = released_state(setting)
+    for number, task in enumerate(TASKS[setting], start=1):
+        torch.testing.assert_close(net.policy.logits[task].detach(), released[f"task{number}_logits"], rtol=0, atol=0)
     assert is_release_state(released)
     assert not is_release_state(net.state_dict())
     names = release_names(net)

@@ -12,7 +12,8 @@ from tests.parity_networks import TASKS, parity
 
 def seeded_policy(tasks: list[str], num_blocks: int, skip_layer: int = 0) -> Policy:
     policy = Policy(tasks, num_blocks, skip_layer=skip_layer)
-    for number, logits in enumerate(policy.logits.values(), start=1):
+    for number, task in enumerate(tasks, start=1):
+        logits = policy.logits[task]
         logits.data = torch.from_numpy(seeded(f"task{number}_logits", tuple(logits.shape)))
     return policy
 
@@ -23,8 +24,14 @@ def test_seeds_give_the_released_architectures(setting: str) -> None:
     num_blocks = len(next(iter(expected.values()))[0])
     policy = seeded_policy(list(TASKS[setting]), num_blocks)
     for seed, architecture in expected.items():
-        assert list(policy.sample_architecture(int(seed)).values()) == architecture
+        assert policy.sample_architecture(int(seed)) == dict(zip(TASKS[setting], architecture, strict=True))
     assert len({str(architecture) for architecture in expected.values()}) == len(expected)
+
+
+def test_tasks_keep_the_order_of_the_configuration() -> None:
+    tasks = ["seg", "sn", "depth"]
+    policy = Policy(tasks, 4)
+    assert list(policy.logits) == list(policy.sample_architecture(0)) == list(policy.draw_gates(1.0, 4)) == tasks
 
 
 def test_sampled_architectures_follow_the_probabilities() -> None:
