@@ -12,6 +12,7 @@ Next, test.py evaluates an architecture on the whole test split.
 import torch
 
 from envs.cost_report import cost_report
+from envs.data import Data
 from envs.experiment import (
     configured_network,
     configured_run,
@@ -22,7 +23,6 @@ from envs.experiment import (
 )
 from envs.results import collect_retraining, retraining_result, retraining_table, summarise
 from envs.retraining import retrain
-from envs.data import Data
 from envs.run import RunFiles
 from models.multitask import MultiTaskNet
 from utils.checkpoint import save_gates

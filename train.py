@@ -7,6 +7,7 @@ Writes, into {exp_name} under the folders of `paths`:
 Next, re-train.py samples architectures from the policy and trains them.
 """
 
+from envs.data import Data
 from envs.experiment import (
     configured_network,
     configured_run,
@@ -16,7 +17,6 @@ from envs.experiment import (
     regularisers,
 )
 from envs.policy_learning import learn_policy, train_without_policy, warm_up
-from envs.data import Data
 from envs.run import RunFiles
 from utils.command_line import next_command, script_parser
 from utils.config import load_config, write_config

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from envs.policy_learning import Regularisers
 from envs.data import Data
+from envs.policy_learning import Regularisers
 from envs.run import Run, RunFiles
 from envs.tasks import Task, build_tasks
 from models.multitask import MultiTaskNet, build_network
@@ -69,7 +69,11 @@ def configured_run(
     return Run(
         net=net,
         tasks=tasks,
-        loss_weights=dict(zip(config.tasks, config.lambdas, strict=True)),
+        loss_weights={
+            **dict(zip(config.tasks, config.lambdas, strict=True)),
+            "sparsity": config.train.reg_w,
+            "sharing": config.train.reg_w_hamming,
+        },
         settings=config.train,
         data=data,
         validation=data.evaluation("val", batch_size, whole=batches is None),
@@ -132,7 +136,7 @@ def load_architecture(net: MultiTaskNet, path: Path) -> dict[str, list[int]]:
         path, gates = pickled, gates_from_release(load_tensor_pickle(pickled), list(net.heads))
     else:
         raise UserError(f"sampled gates {path} (or {pickled.name}) do not exist: run re-train.py first.")
-    expected = {task: net.num_blocks for task in net.heads}
+    expected = dict.fromkeys(net.heads, net.num_blocks)
     found = {task: len(path_gates) for task, path_gates in gates.items()}
     if found != expected:
         raise UserError(f"gates {path} are for {found} (task: blocks), the network has {expected}.")

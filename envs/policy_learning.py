@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from envs.optimisers import learning_rates, policy_optimiser, step_decay, weight_optimiser
 from envs.data import BatchStream
+from envs.optimisers import learning_rates, policy_optimiser, step_decay, weight_optimiser
 from envs.run import Run, ScoredEvaluation, StepReports
 from envs.steps import policy_step, training_mode, weight_step
 from envs.weight_training import WeightTraining, train_weights
@@ -114,12 +114,13 @@ def learn_policy(run: Run, curriculum: Curriculum, regularisers: Regularisers) -
     weight_steps = settings.weight_iter_alternate or train1.batches_per_pass
     policy_steps = settings.alpha_iter_alternate or train2.batches_per_pass
     best_from = learning.iteration + curriculum.periods * (weight_steps + policy_steps)
-    reports = StepReports(run.logger, settings.print_freq)
+    weight_reports = StepReports(run.logger, "weights", settings.print_freq)
+    policy_reports = StepReports(run.logger, "policy", settings.print_freq)
     while learning.iteration < settings.total_iters:
         num_open = curriculum.num_open(learning.period)
-        take_weight_steps(run, learning, train1, weight_steps, num_open, reports)
+        take_weight_steps(run, learning, train1, weight_steps, num_open, weight_reports)
         keep_evaluated(run, learning, num_open, may_be_best=learning.iteration >= best_from)
-        take_policy_steps(run, learning, train2, policy_steps, num_open, regularisers, reports)
+        take_policy_steps(run, learning, train2, policy_steps, num_open, regularisers, policy_reports)
         learning.temperature *= settings.decay_temp
         learning.period += 1
         report_policy(run, learning, num_open)
@@ -159,11 +160,6 @@ def take_policy_steps(
     training_mode(run.net, run.fix_bn)
     policy = run.net.policy
     draw_gates = policy.draw_hard_gates if run.settings.hard_sampling else policy.draw_gates
-    loss_weights = {
-        **run.loss_weights,
-        "sparsity": run.settings.reg_w,
-        "sharing": run.settings.reg_w_hamming,
-    }
     for iteration in iterations(run, learning, count, "policy"):
         gates = draw_gates(learning.temperature, num_open)
         losses = policy_step(
@@ -171,12 +167,12 @@ def take_policy_steps(
             gates,
             next(batches),
             run.tasks,
-            loss_weights,
+            run.loss_weights,
             regularisers(dict(policy.logits.items()), num_open),
             learning.logits,
         )
         learning.iteration = iteration
-        reports.report(iteration, losses, loss_weights, learning.state(num_open))
+        reports.report(iteration, losses, run.loss_weights, learning.state(num_open))
 
 
 def iterations(run: Run, learning: PolicyLearning, count: int, title: str) -> Iterator[int]:
@@ -209,10 +205,10 @@ def report_policy(run: Run, learning: PolicyLearning, num_open: int) -> None:
     """Log P(execute) of every task and block, with a picture in text."""
     probabilities = run.net.policy.execution_probabilities()
     run.logger.scalars(
-        "policy",
+        "execution_probability",
         learning.iteration,
         {
-            f"policy/{task}/block{block:02d}": probability
+            f"{task}/block{block:02d}": probability
             for task, row in probabilities.items()
             for block, probability in enumerate(row, start=1)
         },

@@ -9,23 +9,25 @@ from typing import Any
 from envs.evaluation import Evaluation
 from envs.run import ScoredEvaluation
 from envs.tasks import PROTOCOLS, Task
+from utils.errors import UserError
 from utils.tables import format_table
 
 
 def test_result(
-    checkpoint: Path,
-    iteration: int | None,
     gates: Mapping[str, Sequence[int]],
     evaluation: Evaluation,
+    constant: Evaluation | None,
     cost: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What test.py writes of one architecture; metrics {protocol: {task: {metric: value} or None}}."""
+    """What test.py writes of one architecture; metrics {protocol: {task: {metric: value} or None}}.
+
+    `constant` is the evaluation of the constant predictor, if it was asked for.
+    """
     return {
-        "checkpoint": str(checkpoint),
-        "iteration": iteration,
         "num_samples": evaluation.num_samples,
         "policy": dict(gates),
         "metrics": evaluation.metrics,
+        **({"constant_predictor": constant.metrics} if constant else {}),
         "cost": {**cost, "seconds_per_image": evaluation.seconds_per_image},
     }
 
@@ -56,6 +58,19 @@ def collect_retraining(folder: Path, policy_iter: str) -> list[dict[str, Any]]:
     """The results of all architectures retrained so far from one policy, in the order of their exp_ids."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("retrain[0-9]*.json"))]
     return [run for run in runs if run["policy_iter"] == policy_iter]
+
+
+def best_retrained(folder: Path) -> int:
+    """exp_id of the best run in `retrain.json`.
+
+    Raises:
+        UserError: there is no such file, or it is not one of re-train.py's.
+    """
+    path = folder / "retrain.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["best"]["exp_id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--best: {path} does not say which run is best; run re-train.py first.") from error
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -133,6 +148,19 @@ def metrics_table(evaluation: Evaluation, tasks: Mapping[str, Task]) -> str:
         for protocol, reason in task.missing_protocols.items()
     ]
     return "\n".join([table, *reasons])
+
+
+def comparison_table(evaluations: Mapping[str, Evaluation], tasks: Mapping[str, Task]) -> str:
+    """One row per predictor and protocol with each task's foremost metric, and which way is better."""
+    arrows = {name: "(lower)" if task.headline in task.lower_is_better else "(higher)" for name, task in tasks.items()}
+    header = ["", "protocol", *(f"{name} {task.headline} {arrows[name]}" for name, task in tasks.items())]
+    rows = [
+        [predictor, protocol]
+        + [(evaluation.metrics[protocol][name] or {}).get(task.headline) for name, task in tasks.items()]
+        for protocol in PROTOCOLS
+        for predictor, evaluation in evaluations.items()
+    ]
+    return format_table(header, rows)
 
 
 def cost_table(cost: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from envs.data import BatchStream, Data, EvaluationBatches
+from envs.data import Data, EvaluationBatches
 from envs.evaluation import Evaluation, evaluate
 from envs.tasks import Task, score
 from models.multitask import MultiTaskNet
@@ -19,6 +19,7 @@ from utils.config import PathsSection, TrainSection
 from utils.devices import random_states
 from utils.files import write_json
 from utils.logger import RunLogger, RunningMeans
+from utils.pictures import save_shares
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Run:
     """A network, what it learns from and where its results go.
 
     Attributes:
-        loss_weights: the lambdas, task -> weight of its loss.
+        loss_weights: weight of each loss: the lambdas of the tasks, and those of "sparsity" and "sharing".
         settings: the `train` section of the configuration.
         validation: batches that choose `best`.
         fix_bn: whether BatchNorms keep to their running statistics while training.
@@ -92,12 +93,13 @@ class Run:
         return scored
 
     def write_policy(self, iteration: int) -> None:
-        """Write the execution probabilities of `best` as `policy.json`: task -> one probability per block."""
+        """Write the execution probabilities of `best`, task -> one per block, as `policy.json` and `policy.png`."""
         probabilities = self.net.policy.execution_probabilities()
         write_json(
             self.files.results / "policy.json",
             {"checkpoint": "best", "iteration": iteration, "execution_probability": probabilities},
         )
+        save_shares(self.files.results / "policy.png", probabilities, f"P(execute) at iteration {iteration}")
 
     def save(
         self,
@@ -127,10 +129,11 @@ class Run:
 
 
 class StepReports:
-    """Logs the means of the losses, raw and weighted, every `every` iterations."""
+    """Logs the means of one kind of step's losses, raw and weighted, every `every` iterations."""
 
-    def __init__(self, logger: RunLogger, every: int) -> None:
+    def __init__(self, logger: RunLogger, kind: str, every: int) -> None:
         self._logger = logger
+        self._kind = kind
         self._every = every
         self._means = RunningMeans()
 
@@ -153,5 +156,5 @@ class StepReports:
         means = self._means.pop()
         weighted = {f"weighted/{name}": loss_weights[name] * means[name] for name in means if name != "total"}
         raw = {f"loss/{name}": mean for name, mean in means.items()}
-        self._logger.scalars("train", iteration, {**raw, **weighted, **state})
+        self._logger.scalars(self._kind, iteration, {**raw, **weighted, **state})
         self._logger.show(iteration, means)

@@ -12,6 +12,14 @@ from statistics import mean
 import numpy as np
 from torch import Tensor
 
+from envs.constants import (
+    class_frequencies,
+    labelled_classes,
+    mean_direction,
+    median,
+    valid_depths,
+    valid_normals,
+)
 from envs.losses import IGNORED_CLASS, Batch, depth_loss, normal_loss, segmentation_loss
 from envs.metrics import (
     DepthRelease,
@@ -61,6 +69,10 @@ class Task:
     """The one metric to show where there is room for one."""
     lower_is_better: frozenset[str]
     """Metrics to minimise; all others are to be maximised."""
+    valid_values: Callable[[Batch], Tensor]
+    """The target of all pixels that have one: class numbers [M] or vectors [M, C]."""
+    constant: Callable[[Tensor, int], Tensor]
+    """(valid values, channels) -> the best prediction [C] that does not look at the image."""
     picture: Callable[[np.ndarray], RGB]
     """Values in the form of the target, without the batch axis -> colours."""
     units: Mapping[str, str]
@@ -86,6 +98,8 @@ SEGMENTATION = Task(
     metrics={"release": SegmentationRelease, "standard": SegmentationStandard},
     headline="mIoU",
     lower_is_better=frozenset({"err"}),
+    valid_values=labelled_classes,
+    constant=class_frequencies,
     picture=partial(class_picture, ignored=IGNORED_CLASS),
     to_target=lambda prediction: prediction.argmax(dim=1),
     units={"err": "nats"},
@@ -100,6 +114,8 @@ SURFACE_NORMALS = Task(
     metrics={"release": NormalsRelease, "standard": NormalsStandard},
     headline="Angle Mean",
     lower_is_better=frozenset({"Angle Mean", "Angle Median", "Angle RMSE"}),
+    valid_values=valid_normals,
+    constant=mean_direction,
     picture=direction_picture,
     units={
         "Angle Mean": "degrees",
@@ -121,6 +137,8 @@ DEPTH = Task(
     metrics={"release": DepthRelease, "standard": DepthStandard},
     headline="abs_err",
     lower_is_better=frozenset({"abs_err", "rel_err", "sq_rel_err", "rms"}),
+    valid_values=valid_depths,
+    constant=median,
     picture=partial(distance_picture, farthest=10.0),
     units={
         "abs_err": "m",

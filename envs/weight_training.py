@@ -69,7 +69,7 @@ def train_weights(
     """
     settings = run.settings
     batches = run.data.training("train", settings.batch_size, start=training.iteration)
-    reports = StepReports(run.logger, settings.print_freq)
+    reports = StepReports(run.logger, "weights", settings.print_freq)
     training_mode(run.net, run.fix_bn)
     first = training.iteration + 1
     for iteration in run.logger.progress(range(first, until + 1), title, until):

@@ -55,7 +55,7 @@ def make_batch(seed: int, num_images: int) -> Batch:
 
     return {
         "img": 100 * uniform(3) - 50,
-        "seg": (6 * uniform(1)[:, 0]).long().where(uniform(1)[:, 0] < 0.9, torch.tensor(255)).clamp(max=255) % 251 % 5,
+        "seg": torch.where(uniform(1)[:, 0] < 0.1, 255, (5 * uniform(1)[:, 0]).long()),
         "normal": 255 * uniform(3),
         "normal_valid": uniform(1) < 0.8,
         "depth": 5 * uniform(1),

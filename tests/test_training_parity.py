@@ -60,9 +60,7 @@ def batch(tasks: dict[str, Task]) -> dict:
     frames = build_dataset("NYU_v2", dataroot=FRAMES, split="test", targets=targets)
     assert [path["img"].stem for path in frames.frames[:2]] == ["0061", "0295"]
     whole = collate([frames[0, index] for index in range(2)])
-    return {
-        name: entry[..., :CROP, :CROP] if isinstance(entry, Tensor) else entry for name, entry in whole.items()
-    }
+    return {name: entry[..., :CROP, :CROP] if isinstance(entry, Tensor) else entry for name, entry in whole.items()}
 
 
 def network(setting: str, execution: str = "shared") -> MultiTaskNet:
@@ -117,9 +115,7 @@ def test_weights_and_statistics_after_three_steps(
         assert state[name].std().item() == pytest.approx(std, rel=1e-2), name
 
 
-def test_policy_learning_steps(
-    setting: str, config: TrainingConfig, tasks: dict[str, Task], batch: dict
-) -> None:
+def test_policy_learning_steps(setting: str, config: TrainingConfig, tasks: dict[str, Task], batch: dict) -> None:
     """Alternating steps with the Gumbel noise set to zero, one, three and all blocks open."""
     net = network(setting)
     weights = weight_optimiser(net, config.train.heads_lr, config.train.backbone_lr)

@@ -23,9 +23,9 @@ FunctionDef = ast.FunctionDef | ast.AsyncFunctionDef
 
 def python_files() -> list[Path]:
     """The scripts, and every Python file of the packages, the tests and whatever else stands beside them."""
-    folders = [folder for folder in ROOT.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
-    inside = [path for folder in folders for path in folder.rglob("*.py")]
-    return sorted(path for path in [*ROOT.glob("*.py"), *inside] if "__pycache__" not in path.parts)
+    visible = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    ours = [folder for folder in visible if not (folder / "pyvenv.cfg").exists()]
+    return sorted([*ROOT.glob("*.py"), *(path for folder in ours for path in folder.rglob("*.py"))])
 
 
 def module_name(path: Path) -> str:
@@ -55,9 +55,7 @@ def imported_from(name: str, node: ast.ImportFrom) -> set[str]:
     if node.level:
         package = name.split(".") if FILES[name].name == "__init__.py" else name.split(".")[:-1]
         source = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
-    return {
-        f"{source}.{alias.name}" if f"{source}.{alias.name}" in FILES else source for alias in node.names
-    }
+    return {f"{source}.{alias.name}" if f"{source}.{alias.name}" in FILES else source for alias in node.names}
 
 
 def test_the_files_are_found() -> None:

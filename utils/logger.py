@@ -59,15 +59,14 @@ class RunLogger:
         """Record named values of one iteration; None and values that are not finite become null in the JSON line.
 
         Args:
-            kind: what the line is about, such as "train" or "evaluation".
-            values: names with slashes group in tensorboard.
+            kind: what the line is about, such as "weights" or "evaluation"; leads the names in tensorboard.
         """
         line = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
         self._lines.write(json.dumps({"kind": kind, "iteration": iteration, **line}) + "\n")
         self._lines.flush()
         for name, value in values.items():
             if value is not None:
-                self._events.add_scalar(name, value, iteration)
+                self._events.add_scalar(f"{kind}/{name}", value, iteration)
 
 
 class RunningMeans:

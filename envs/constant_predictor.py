@@ -1,0 +1,42 @@
+"""The least that a network must beat: for every task the best prediction that does not look at the image."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from envs.losses import Batch
+from envs.tasks import Task
+from models.shared_paths import Gates
+from utils.progress import progress_bar
+
+PIXELS_PER_IMAGE = 2000
+
+
+class ConstantPredictor(nn.Module):
+    """Predicts the same for every pixel of every image; called like the network."""
+
+    def __init__(self, constants: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.tasks = tuple(constants)
+        for task, constant in constants.items():
+            self.register_buffer(f"{task}_constant", constant)
+
+    def forward(self, image: Tensor, gates: Gates) -> dict[str, Tensor]:
+        """{task: [N, C, 1, 1]} for the tasks named in `gates`."""
+        return {
+            task: getattr(self, f"{task}_constant").view(1, -1, 1, 1).expand(len(image), -1, 1, 1) for task in gates
+        }
+
+
+def fit_constant_predictor(batches: Iterable[Batch], tasks: Mapping[str, Task]) -> ConstantPredictor:
+    """Fit each task's constant to about 2000 valid pixels, evenly spaced, of every image of a training split."""
+    values: dict[str, list[Tensor]] = {name: [] for name in tasks}
+    for batch in progress_bar(batches, "constant predictor"):
+        for name, task in tasks.items():
+            valid = task.valid_values(batch)
+            spacing = max(1, len(valid) // (PIXELS_PER_IMAGE * len(batch["img"])))
+            values[name].append(valid[::spacing])
+    return ConstantPredictor(
+        {name: task.constant(torch.cat(values[name]), task.num_channels) for name, task in tasks.items()}
+    )

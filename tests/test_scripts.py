@@ -1,0 +1,331 @@
+"""The three scripts, end to end, on a few small frames."""
+
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dataloaders.rendered import write_nyu_v2
+from utils.config import load_config
+
+ROOT = Path(__file__).parents[1]
+SHARED_FRAMES = ROOT.parent / "shared" / "data" / "nyu_v2_samples"
+TWO_TASKS = ROOT / "yamls" / "adashare" / "nyu_v2_2task.yml"
+THREE_TASKS = ROOT / "yamls" / "adashare" / "nyu_v2_3task.yml"
+
+SMALL = [
+    "backbone_width=4",
+    "head_width=8",
+    "curriculum_speed=1",
+    "train.batch_size=2",
+    "train.warm_up_iters=3",
+    "train.total_iters=25",
+    "train.retrain_total_iters=4",
+    "train.weight_iter_alternate=1",
+    "train.alpha_iter_alternate=1",
+    "train.val_freq=2",
+    "train.print_freq=1",
+    "train.eval_batches=1",
+    "dataload.crop_h=32",
+    "dataload.crop_w=48",
+    "dataload.num_workers=0",
+]
+
+Script = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight training and three test frames of rendered rooms, 48x64."""
+    folder = tmp_path_factory.mktemp("rooms")
+    write_nyu_v2(folder, {"train": 8, "test": 3}, height=48, width=64, seed=5)
+    return folder
+
+
+@pytest.fixture
+def script(tmp_path: Path, rooms: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Script:
+    """Run a script in this process, on small rendered data, writing below `tmp_path`; returns what it printed."""
+
+    def run(name: str, *arguments: str, config: Path = TWO_TASKS, values: tuple[str, ...] = ()) -> str:
+        folders = [f"paths.{folder}={tmp_path / folder}" for folder in ("log_dir", "checkpoint_dir", "result_dir")]
+        overrides = [*SMALL, f"dataload.dataroot={rooms}", *folders, *values]
+        command = [name, "--config", str(config), "--gpus", "-1", *arguments, "--set", *overrides]
+        monkeypatch.setattr(sys, "argv", command)
+        monkeypatch.chdir(ROOT)
+        capfd.readouterr()
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+        return capfd.readouterr().out
+
+    return run
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def check_sequence(folder: Path, output: dict[str, str], tasks: dict[str, int], num_images: int) -> None:
+    """All files of the three phases are there and say what the README promises."""
+    name = f"nyu_v2_{len(tasks)}task"
+    logs, checkpoints, results = (folder / part / name for part in ("log_dir", "checkpoint_dir", "result_dir"))
+    for label in ("warmup", "latest", "best", "retrain000_policyIterbest_latest", "retrain001_policyIterbest_best"):
+        checkpoint = torch.load(checkpoints / f"{label}_model.pth.tar", weights_only=True)
+        assert {"mtl-net", "iter", "temp", "optimisers", "random_states"} <= checkpoint.keys()
+    assert load_config(checkpoints / "config.yml").train.batch_size == 2
+    assert any(logs.glob("events.out.tfevents.*"))
+
+    history = lines(logs / "metrics.jsonl")
+    kinds = {line["kind"] for line in history}
+    assert kinds == {"weights", "policy", "evaluation", "execution_probability"}
+    steps = [line["iteration"] for line in history if line["kind"] in ("weights", "policy")]
+    assert steps == list(range(1, 26)), "every iteration once, in order"
+    policy_step = next(line for line in history if line["kind"] == "policy")
+    assert {"loss/seg", "weighted/sn", "loss/sparsity", "weighted/sharing", "temperature", "open_blocks"} <= set(
+        policy_step
+    )
+    assert policy_step["weighted/sn"] == pytest.approx(20 * policy_step["loss/sn"])
+    opened = [line["open_blocks"] for line in history if line["kind"] == "policy"]
+    assert opened == [min(period + 1, 8) for period in range(len(opened))]
+
+    probabilities = read(results / "policy.json")["execution_probability"]
+    assert {task: len(row) for task, row in probabilities.items()} == dict.fromkeys(tasks, 8)
+    assert (results / "policy.png").is_file()
+    assert "P(execute) after policy period 1" in output["train.py"]
+    assert "next     python re-train.py" in output["train.py"]
+
+    summary = read(results / "retrain.json")
+    assert [run["seed"] for run in summary["runs"]] == [88, 45]
+    for run in summary["runs"]:
+        assert run.keys() >= {"gates", "score", "metrics", "best_iteration", "cost"}
+        assert run["gates"] == read(checkpoints / f"policyIterbest_rs{run['seed']:04d}.json")
+    scores = [run["score"] for run in summary["runs"]]
+    assert summary["mean"]["score"] == pytest.approx(np.mean(scores))
+    assert summary["std"]["score"] == pytest.approx(np.std(scores, ddof=1))
+    assert summary["best"]["score"] == max(scores)
+    assert "mean" in output["re-train.py"]
+
+    tested = read(results / "test_rs0088.json")
+    assert tested.keys() >= {"checkpoint", "iteration", "num_samples", "policy", "metrics", "cost"}
+    assert tested["num_samples"] == num_images
+    assert tested["policy"] == summary["runs"][0]["gates"]
+    assert tested["metrics"]["release"].keys() == tested["metrics"]["standard"].keys() == set(tasks)
+    assert {"mIoU", "Pixel Acc", "err"} <= tested["metrics"]["standard"]["seg"].keys()
+    assert tested["metrics"]["standard"]["sn"] is None
+    assert "does not determine the normal" in output["test.py"]
+    assert 0 < tested["cost"]["relative_to_single_task"]["parameters"] < 1
+    assert len(list((results / "pictures").glob("test_rs0088_*.png"))) == num_images
+    assert not list(folder.rglob("*.tmp")), "nothing half-written is left"
+
+
+def test_the_three_phases_in_sequence(script: Script, tmp_path: Path) -> None:
+    output = {"train.py": script("train.py")}
+    output["re-train.py"] = script("re-train.py", "--exp_ids", "0", "1")
+    output["test.py"] = script("test.py", "--exp_ids", "0")
+    check_sequence(tmp_path, output, {"seg": 40, "sn": 3}, num_images=3)
+
+
+@pytest.mark.skipif(not SHARED_FRAMES.is_dir(), reason="the real NYU v2 frames are not here")
+def test_the_three_phases_on_real_frames(script: Script, tmp_path: Path) -> None:
+    values = (f"dataload.dataroot={SHARED_FRAMES}",)
+    output = {"train.py": script("train.py", values=values)}
+    assert "its 4 frames serve as train and as test" in output["train.py"]
+    output["re-train.py"] = script("re-train.py", "--exp_ids", "0", "1", values=values)
+    output["test.py"] = script("test.py", "--exp_ids", "0", values=values)
+    check_sequence(tmp_path, output, {"seg": 40, "sn": 3}, num_images=4)
+
+
+def test_the_same_seed_gives_the_same_losses_to_the_last_bit(script: Script, tmp_path: Path) -> None:
+    histories = []
+    for workers in (0, 2):
+        script("train.py", config=THREE_TASKS, values=(f"dataload.num_workers={workers}", "backbone=ResNet18"))
+        histories.append((tmp_path / "log_dir" / "nyu_v2_3task" / "metrics.jsonl").read_text())
+    assert histories[0] == histories[1]
+    script("train.py", config=THREE_TASKS, values=("seed=[89]", "backbone=ResNet18"))
+    other = (tmp_path / "log_dir" / "nyu_v2_3task" / "metrics.jsonl").read_text()
+    assert other != histories[0]
+
+
+def test_different_seeds_give_different_architectures(script: Script, tmp_path: Path) -> None:
+    script("train.py")
+    script("re-train.py", "--exp_ids", "0", "1", "2", values=("train.retrain_total_iters=1",))
+    runs = read(tmp_path / "result_dir" / "nyu_v2_2task" / "retrain.json")["runs"]
+    assert len({str(run["gates"]) for run in runs}) == 3
+    script("re-train.py", "--exp_ids", "1", values=("train.retrain_total_iters=1",))
+    again = read(tmp_path / "result_dir" / "nyu_v2_2task" / "retrain.json")["runs"]
+    assert [run["gates"] for run in again] == [run["gates"] for run in runs]
+    assert again[1]["score"] == runs[1]["score"]
+
+
+def test_an_early_end_still_leaves_a_best_policy(script: Script, tmp_path: Path) -> None:
+    output = script("train.py", values=("train.total_iters=6",))
+    assert "the final state becomes best" in output
+    best = torch.load(tmp_path / "checkpoint_dir" / "nyu_v2_2task" / "best_model.pth.tar", weights_only=True)
+    assert best["iter"] == 6
+    script("re-train.py", "--exp_ids", "0")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("train.hard_sampling=True",),
+        ("fix_BN=True", "skip_layer=2"),
+        ("train.init_method=all_chosen", "init_neg_logits=-2", "train.init_temp=1"),
+        ("train.init_method=random", "is_curriculum=False"),
+        ("sparsity_loss=paper", "sharing_loss=paper"),
+        ("is_sparse=False", "is_sharing=False"),
+        ("dataload.normals=decoded", "dataload.augmentation=geometric", "dataload.validation=held_out"),
+        ("train.policy_decay_lr_freq=2", "train.policy_decay_lr_rate=0.5", "train.fc_lr=0.01"),
+        ("execution=task_by_task", "retrain_from_pl=True"),
+        ("backbone=ResNet50",),
+        ("train.weight_iter_alternate=null", "train.alpha_iter_alternate=null", "train.eval_batches=null"),
+    ],
+    ids=lambda values: values[0],
+)
+def test_every_switch_runs_through(script: Script, tmp_path: Path, values: tuple[str, ...]) -> None:
+    shorter = (*values, "train.total_iters=8", "train.retrain_total_iters=1")
+    script("train.py", values=shorter)
+    script("re-train.py", "--exp_ids", "0", values=shorter)
+    script("test.py", "--exp_ids", "0", values=shorter)
+    tested = read(tmp_path / "result_dir" / "nyu_v2_2task" / "test_rs0088.json")
+    assert (tested["metrics"]["standard"]["sn"] is not None) == ("dataload.normals=decoded" in values)
+    if "skip_layer=2" in values:
+        assert all(gates[:2] == [1, 1] for gates in tested["policy"].values())
+
+
+def test_without_a_policy_every_task_executes_every_block(script: Script, tmp_path: Path) -> None:
+    values = ("policy=False", "train.total_iters=4")
+    script("train.py", values=values)
+    script("re-train.py", "--exp_ids", "0", values=values)
+    runs = read(tmp_path / "result_dir" / "nyu_v2_2task" / "retrain.json")["runs"]
+    assert runs[0]["gates"] == {"seg": [1] * 8, "sn": [1] * 8}
+
+
+def test_the_policy_phase_can_start_from_a_warm_up(script: Script, tmp_path: Path) -> None:
+    script("train.py", values=("train.total_iters=6",))
+    checkpoints = tmp_path / "checkpoint_dir" / "nyu_v2_2task"
+    warm = torch.load(checkpoints / "warmup_model.pth.tar", weights_only=True)["mtl-net"]
+    (checkpoints / "best_model.pth.tar").unlink()
+    script("train.py", values=("train.total_iters=3", "train.resume=True", "train.init_method=random"))
+    history = lines(tmp_path / "log_dir" / "nyu_v2_2task" / "metrics.jsonl")
+    assert [line["iteration"] for line in history if line["kind"] in ("weights", "policy")] == [3]
+    learned = torch.load(checkpoints / "best_model.pth.tar", weights_only=True)["mtl-net"]
+    assert not torch.equal(learned["policy.logits.seg"], warm["policy.logits.seg"]), "fresh logits"
+    distance = (learned["backbone.stem.conv.weight"] - warm["backbone.stem.conv.weight"]).abs().max()
+    assert 0 < distance < 0.01, "one step from the warm-up's weights"
+
+
+def test_retraining_goes_on_where_it_stopped(script: Script, tmp_path: Path) -> None:
+    script("train.py", values=("train.total_iters=6",))
+    script("re-train.py", "--exp_ids", "0", values=("train.retrain_total_iters=4",))
+    script("re-train.py", "--exp_ids", "0", values=("train.retrain_total_iters=6", "train.retrain_resume=True"))
+    history = lines(tmp_path / "log_dir" / "nyu_v2_2task" / "retrain000" / "metrics.jsonl")
+    assert [line["iteration"] for line in history if line["kind"] == "weights"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_own_images_and_the_constant_predictor(script: Script, tmp_path: Path, rooms: Path) -> None:
+    decoded = ("dataload.normals=decoded", "train.total_iters=6")
+    script("train.py", values=decoded)
+    script("re-train.py", "--exp_ids", "0", values=decoded)
+    output = script("test.py", "--best", "--constant", "--pictures", "1", values=decoded)
+    assert "constant predictor" in output
+    results = tmp_path / "result_dir" / "nyu_v2_2task"
+    constant = read(results / "test_rs0088.json")["constant_predictor"]
+    assert constant["standard"]["seg"]["Pixel Acc"] > 0
+    assert len(list((results / "pictures").iterdir())) == 1
+    script("test.py", "--images", str(rooms / "img"), values=decoded)
+    assert len(list((results / "pictures").glob("images_rs0088_*.png"))) == len(list((rooms / "img").iterdir()))
+
+
+BAD_INPUT = {
+    "a misspelt key": ("train.py", ["train.batchsize=2"], "did you mean batch_size"),
+    "a wrong type": ("train.py", ["train.lr=fast"], "train.lr"),
+    "unequal lists": ("train.py", ["lambdas=[1]"], "lambdas"),
+    "no data root": ("train.py", ["dataload.dataroot=nowhere"], "nowhere"),
+    "an unknown task": ("train.py", ["tasks=[seg, pose]"], "pose"),
+    "wrong channels": ("train.py", ["tasks_num_class=[40, 4]"], "tasks_num_class"),
+    "another data set": ("train.py", ["dataload.dataset=CityScapes"], "CityScapes"),
+    "another kind of policy": ("train.py", ["policy_model=instance-specific"], "policy_model"),
+    "no policy to sample": ("re-train.py", [], "best_model.pth.tar"),
+    "no checkpoint to test": ("test.py", [], "retrain000_policyIterbest_best_model.pth.tar"),
+    "no warm-up to start from": ("train.py", ["train.resume=True"], "warmup_model.pth.tar"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_refused_before_any_work(
+    case: str, script: Script, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name, values, said = BAD_INPUT[case]
+    with pytest.raises(SystemExit) as stop:
+        script(name, values=tuple(values))
+    assert stop.value.code == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.rglob("*.pth.tar"))
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_a_split_file_that_names_missing_files(script: Script, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    split = [["img/1.png", "seg/1.png", "normal_mask/1.png", "depth/1.npy"]]
+    (root / "nyu_v2_3task.json").write_text(json.dumps({"train": split * 2, "test": split}))
+    with pytest.raises(SystemExit) as stop:
+        script("train.py", values=(f"dataload.dataroot={root}",))
+    assert stop.value.code == 2
+    assert "img/1.png" in capfd.readouterr().err
+
+
+def test_an_exp_id_beyond_the_seeds(script: Script, capfd: pytest.CaptureFixture) -> None:
+    script("train.py", values=("train.total_iters=4",))
+    for name in ("re-train.py", "test.py"):
+        with pytest.raises(SystemExit) as stop:
+            script(name, "--exp_ids", "0", "9")
+        assert stop.value.code == 2
+        assert "exp_ids 9" in capfd.readouterr().err
+
+
+def test_a_checkpoint_of_another_network(script: Script, capfd: pytest.CaptureFixture) -> None:
+    script("train.py", values=("train.total_iters=4",))
+    with pytest.raises(SystemExit) as stop:
+        script("re-train.py", "--exp_ids", "0", values=("backbone_width=8",))
+    assert stop.value.code == 2
+    error = capfd.readouterr().err
+    assert "best_model.pth.tar" in error
+    assert "backbone.blocks.0" in error
+
+
+@pytest.mark.parametrize("name", ["train.py", "re-train.py", "test.py"])
+def test_help_explains(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+    assert stop.value.code == 0
+    text = capfd.readouterr().out
+    assert all(option in text for option in ("--config", "--gpus", "--set"))
+
+
+def test_as_a_command_without_cuda_it_falls_back_to_the_cpu(tmp_path: Path, rooms: Path) -> None:
+    """One real process: the GPU is asked for, the exit code is that of a user's error."""
+    config = yaml.safe_load(TWO_TASKS.read_text())
+    config["exp_name"] = "alone"
+    (tmp_path / "alone.yml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "re-train.py", "--config", str(tmp_path / "alone.yml"), "--gpus", "0", "--exp_ids", "0"]
+    folders = [f"paths.checkpoint_dir={tmp_path}", f"dataload.dataroot={rooms}"]
+    done = subprocess.run([*command, "--set", *SMALL, *folders], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout.startswith("device: ")
+    assert done.stderr.count("\n") == 1
