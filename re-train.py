@@ -51,7 +51,8 @@ def main() -> None:
     for exp_id, seed in seeds.items():
         retrain_architecture(config, learned, exp_id, seed, files, device)
     tasks = configured_tasks(config)
-    runs = collect_retraining(files.results, config.train.policy_iter)
+    architectures = {i: sampled_architecture(config, learned, seed) for i, seed in enumerate(config.seed)}
+    runs = collect_retraining(files.results, architectures)
     summary = summarise(runs)
     write_json(files.results / "retrain.json", {"runs": runs, **summary})
     print(

@@ -8,7 +8,7 @@ import torch
 
 from models.multitask import MultiTaskNet
 from models.shared_paths import Gates, all_blocks
-from utils.cost import Cost, measure_cost
+from utils.cost import Cost, measure_cost, without_data
 
 
 def cost_report(net: MultiTaskNet, gates: Gates, image_size: tuple[int, int]) -> dict[str, Any]:
@@ -19,10 +19,11 @@ def cost_report(net: MultiTaskNet, gates: Gates, image_size: tuple[int, int]) ->
         what they share computed once; "single_task_networks", the sum of one full network per task; and
         "relative_to_single_task", together divided by that sum.
     """
+    shadow = without_data(net)
+    image = torch.empty(1, 3, *image_size, device="meta")
 
     def cost(gates: Gates) -> Cost:
-        image = torch.empty(1, 3, *image_size, device="meta")
-        return measure_cost(net, lambda shadow: shadow(image, gates))
+        return measure_cost(shadow, lambda shadow: shadow(image, gates))
 
     per_task = {task: cost({task: gates[task]}) for task in gates}
     together = cost(gates)

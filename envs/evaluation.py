@@ -1,12 +1,13 @@
 """The one evaluation loop, which all three scripts use."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from envs.losses import Batch
 from envs.metrics import Values
@@ -49,9 +50,9 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    net: torch.nn.Module,
+    net: nn.Module,
     gates: Gates,
-    batches: Iterable[Batch],
+    batches: Collection[Batch],
     tasks: Mapping[str, Task],
     max_batches: int | None = None,
 ) -> Evaluation:
@@ -62,20 +63,18 @@ def evaluate(
         max_batches: stop after so many (release: 11 while training); None takes all.
     """
     meters = {protocol: {name: task.new_metric(protocol) for name, task in tasks.items()} for protocol in PROTOCOLS}
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
+    num_batches = len(batches) if max_batches is None else min(len(batches), max_batches)
     num_samples, seconds = 0, 0.0
-    for batch in progress_bar(islice(batches, max_batches), "evaluation", _num_batches(batches, max_batches)):
-        started = _clock(batch["img"])
-        predictions = net(batch["img"], gates)
-        seconds += _clock(batch["img"]) - started
-        num_samples += len(batch["img"])
-        for of_tasks in meters.values():
-            for name, meter in of_tasks.items():
-                if meter is not None:
-                    meter.update(predictions[name], batch)
-    for module, training in modes.items():
-        module.training = training
+    with evaluation_mode(net):
+        for batch in progress_bar(islice(batches, num_batches), "evaluation", num_batches):
+            started = _clock(batch["img"])
+            predictions = net(batch["img"], gates)
+            seconds += _clock(batch["img"]) - started
+            num_samples += len(batch["img"])
+            for of_tasks in meters.values():
+                for name, meter in of_tasks.items():
+                    if meter is not None:
+                        meter.update(predictions[name], batch)
     metrics = {
         protocol: {name: meter.compute() if meter is not None else None for name, meter in of_tasks.items()}
         for protocol, of_tasks in meters.items()
@@ -83,8 +82,16 @@ def evaluate(
     return Evaluation(metrics, num_samples, seconds / max(num_samples, 1))
 
 
-def _num_batches(batches: Iterable[Batch], max_batches: int | None) -> int:
-    return len(batches) if max_batches is None else min(len(batches), max_batches)
+@contextmanager
+def evaluation_mode(net: nn.Module) -> Iterator[None]:
+    """Put the network in evaluation mode, and every module back into its own afterwards."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _clock(tensor: Tensor) -> float:

@@ -1,5 +1,6 @@
 """From a configuration to the parts that a script runs."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def load_architecture(net: MultiTaskNet, path: Path) -> dict[str, list[int]]:
     if path.is_file():
         gates = load_gates(path)
     elif pickled.is_file():
-        path, gates = pickled, gates_from_release(load_tensor_pickle(pickled), list(net.heads))
+        path, gates = pickled, load_release_gates(pickled, list(net.heads))
     else:
         raise UserError(f"sampled gates {path} (or {pickled.name}) do not exist: run re-train.py first.")
     expected = dict.fromkeys(net.heads, net.num_blocks)
@@ -141,6 +142,19 @@ def load_architecture(net: MultiTaskNet, path: Path) -> dict[str, list[int]]:
     if found != expected:
         raise UserError(f"gates {path} are for {found} (task: blocks), the network has {expected}.")
     return gates
+
+
+def load_release_gates(path: Path, tasks: Sequence[str]) -> dict[str, list[int]]:
+    """The gates of one of the release's pickles.
+
+    Raises:
+        UserError: the file holds anything but one one-hot tensor per task.
+    """
+    policies = load_tensor_pickle(path)
+    try:
+        return gates_from_release(policies, tasks)
+    except ValueError as error:
+        raise UserError(f"policy {path} does not fit the configured tasks: {error}") from error
 
 
 def curriculum(config: TestingConfig, policy: Policy) -> Curriculum:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataloaders.transforms import image_from_input
+from envs.evaluation import evaluation_mode
 from envs.losses import Batch
 from envs.tasks import Task
 from models.shared_paths import Gates
@@ -22,10 +23,10 @@ def picture_predictions(
 
     Predictions are resized bilinearly to the image. Returns the files.
     """
-    net.eval()
     written = []
     for batch in batches:
-        predictions = net(batch["img"], gates)
+        with evaluation_mode(net):
+            predictions = net(batch["img"], gates)
         for index, name in enumerate(batch["name"]):
             image = batch["img"][index]
             seen = {"image": image_from_input(image.cpu().numpy())}

@@ -54,10 +54,20 @@ def retraining_result(
     }
 
 
-def collect_retraining(folder: Path, policy_iter: str) -> list[dict[str, Any]]:
-    """The results of all architectures retrained so far from one policy, in the order of their exp_ids."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("retrain[0-9]*.json"))]
-    return [run for run in runs if run["policy_iter"] == policy_iter]
+def collect_retraining(folder: Path, architectures: Mapping[int, Mapping[str, Sequence[int]]]) -> list[dict[str, Any]]:
+    """The results of those architectures that are retrained so far, in the order of their exp_ids.
+
+    Args:
+        architectures: exp_id -> the gates that policy and seed give now. A run of other gates, left by an
+            earlier policy or configuration in the same folder, does not count.
+    """
+    runs = []
+    for exp_id, gates in sorted(architectures.items()):
+        path = folder / f"retrain{exp_id:03d}.json"
+        if path.is_file():
+            run = json.loads(path.read_text(encoding="utf-8"))
+            runs += [run] if run["gates"] == gates else []
+    return runs
 
 
 def best_retrained(folder: Path) -> int:
@@ -94,9 +104,11 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _over_runs(statistic: Callable[[list[float]], float | None], values: Sequence[Any]) -> Any:
     """Apply a statistic to equal nested dicts, leaf by leaf."""
+    if any(value is None for value in values):
+        return None
     if isinstance(values[0], Mapping):
         return {key: _over_runs(statistic, [value[key] for value in values]) for key in values[0]}
-    return None if any(value is None for value in values) else statistic(list(values))
+    return statistic(list(values))
 
 
 def retraining_table(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:

@@ -45,7 +45,7 @@ class MultiTaskNet(nn.Module):
             image: [N, 3, H, W], BGR in 0..255 minus the mean.
 
         Returns:
-            task -> [N, num_outputs, H/8, W/8], sizes rounded up.
+            task -> [N, num_outputs, h, w] with h = floor(ceil(H / 2) / 4) + 1, about H / 8, and w likewise.
         """
         x = self.backbone.stem(image, turns=Turns(tuple(range(len(gates)))))
         features = self.run_paths(self.backbone.blocks, x, gates)

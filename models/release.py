@@ -12,7 +12,6 @@ from torch import Tensor
 
 from models.multitask import MultiTaskNet
 from models.policy import EXECUTE
-from utils.errors import UserError
 
 
 def is_release_state(state: dict[str, Tensor]) -> bool:
@@ -38,14 +37,14 @@ def gates_from_release(policies: dict[str, Tensor], tasks: Sequence[str]) -> dic
     """The release's sampled policies, `task{k}_policy` one-hot [L, 2], as gates.
 
     Raises:
-        UserError: other names than those of the tasks in order, or tensors of another form.
+        ValueError: other names than those of the tasks in order, or tensors of another form.
     """
     expected = [f"task{number}_policy" for number in range(1, len(tasks) + 1)]
     if sorted(policies) != sorted(expected):
-        raise UserError(f"the policy file names {sorted(policies)}; expected {expected}, one per task.")
+        raise ValueError(f"it names {sorted(policies)}; expected {expected}, one per task.")
     for name, policy in policies.items():
         if policy.ndim != 2 or policy.shape[1] != 2 or not _is_one_hot(policy):
-            raise UserError(f"{name} has shape {list(policy.shape)}; expected one-hot rows [blocks, 2].")
+            raise ValueError(f"{name} has shape {list(policy.shape)}; expected one-hot rows [blocks, 2].")
     return {task: policies[name][:, EXECUTE].int().tolist() for task, name in zip(tasks, expected, strict=True)}
 
 

@@ -42,7 +42,7 @@ class Stem(nn.Module):
         self.bn = SharedBatchNorm2d(channels)
 
     def forward(self, image: Tensor, turns: Turns = ONE_TURN) -> Tensor:
-        """[N, 3, H, W] -> [N, channels, H/4, W/4], sizes rounded up (`ceil_mode`)."""
+        """[N, 3, H, W] -> [N, channels, h, w] with h = floor(ceil(H / 2) / 2) + 1, about H / 4, and w likewise."""
         x = F.relu(self.bn(self.conv(image), turns), inplace=True)
         return F.max_pool2d(x, 3, stride=2, padding=1, ceil_mode=True)
 

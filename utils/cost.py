@@ -17,22 +17,26 @@ class Cost:
     multiply_adds: int
 
 
-def measure_cost(module: nn.Module, forward: Callable[[nn.Module], object]) -> Cost:
-    """Cost of `forward(module)`; only modules that run count, each parameter once.
+def without_data(module: nn.Module) -> nn.Module:
+    """A copy on torch's meta device, in evaluation mode: it has shapes only, and running it takes no time."""
+    return copy.deepcopy(module).to("meta").eval()
 
-    Works on a copy without data (torch's meta device), so that it takes no time and changes nothing;
-    `forward` must make its inputs on that device. Multiply-adds are half of what torch's flop counter counts:
-    matrix products and convolutions, without biases, activations and norms.
+
+def measure_cost(shadow: nn.Module, forward: Callable[[nn.Module], object]) -> Cost:
+    """Cost of `forward(shadow)` for a module `without_data`; only parts that run count, each parameter once.
+
+    Multiply-adds are half of what torch's flop counter counts: matrix products and convolutions, without biases,
+    activations and norms. `forward` must make its inputs on the meta device.
     """
-    shadow = copy.deepcopy(module).to("meta").eval()
     used: dict[int, int] = {}
 
     def remember(part: nn.Module, *_: object) -> None:
         used.update({id(parameter): parameter.numel() for parameter in part.parameters(recurse=False)})
 
-    for part in shadow.modules():
-        part.register_forward_hook(remember)
+    hooks = [part.register_forward_hook(remember) for part in shadow.modules()]
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         forward(shadow)
+    for hook in hooks:
+        hook.remove()
     return Cost(parameters=sum(used.values()), multiply_adds=counter.get_total_flops() // 2)

@@ -42,7 +42,7 @@ def seed_everything(seed: int) -> None:
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed in 0 .. 2^32 - 1 that belongs to `numbers`, such as (seed of the run, iteration)."""
+    """A seed in 0 .. 2^32 - 1 that belongs to `numbers`, such as (seed of the run, iteration); always as many."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 

@@ -64,7 +64,7 @@ class RunLogger:
         line = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
         self._lines.write(json.dumps({"kind": kind, "iteration": iteration, **line}) + "\n")
         self._lines.flush()
-        for name, value in values.items():
+        for name, value in line.items():
             if value is not None:
                 self._events.add_scalar(f"{kind}/{name}", value, iteration)
 
