@@ -3,13 +3,11 @@
 Reads the checkpoint `train.policy_iter` (best) that train.py wrote. Writes, into {exp_name} under the folders of
 `paths`, for each of --exp_ids:
   checkpoints   policyIter{policy_iter}_rs{seed}.json: the sampled gates
-                retrain{exp_id}_policyIter{policy_iter}_latest and ..._best
+                retrain{exp_id}_policyIter{policy_iter}_latest and ..._best, retrain{exp_id}_config.yml
   results       retrain{exp_id}.json, and of all runs so far retrain.json: best, mean, standard deviation
   logs          retrain{exp_id}/: log.txt, metrics.jsonl, tensorboard events
 Next, test.py evaluates an architecture on the whole test split.
 """
-
-import torch
 
 from envs.cost_report import cost_report
 from envs.data import Data
@@ -17,13 +15,15 @@ from envs.experiment import (
     configured_network,
     configured_run,
     configured_tasks,
-    exp_seed,
-    load_network,
+    exp_seeds,
     sampled_architecture,
 )
+from envs.restoring import load_learned_policy
 from envs.results import collect_retraining, retraining_result, retraining_table, summarise
-from envs.retraining import retrain
-from envs.run import RunFiles
+from envs.retraining import finished_iterations, retrain
+from envs.run_files import RunFiles
+from envs.tasks import Task
+from envs.weight_training import HardGates
 from models.multitask import MultiTaskNet
 from utils.checkpoint import save_gates
 from utils.command_line import add_exp_ids, next_command, script_parser
@@ -38,21 +38,30 @@ from utils.tables import format_shares
 def main() -> None:
     """Phase 3 of the paper, for each of --exp_ids."""
     parser = script_parser(__doc__)
-    add_exp_ids(parser, [0, 1, 2, 3, 4, 5, 6, 7], "architectures to sample and retrain")
+    add_exp_ids(parser, "the first eight", "architectures to sample and retrain")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
     device, device_line = choose_device(arguments.gpus)
     print(device_line)
     files = RunFiles.of(config.paths, config.exp_name)
-    seeds = {exp_id: exp_seed(config, exp_id) for exp_id in arguments.exp_ids}
-    learned = configured_network(config)
-    load_network(learned, files.checkpoint(config.train.policy_iter))
+    files.make_folders()
+    seeds = exp_seeds(config, arguments.exp_ids)
+
+    # Everything that can be wrong with the input is looked at before the first network trains.
+    tasks = configured_tasks(config)
+    learned_net = configured_network(config).to(device)
+    learned = load_learned_policy(learned_net, files.checkpoint(config.train.policy_iter))
+    architectures = {exp_id: sampled_architecture(config, learned, seed) for exp_id, seed in enumerate(config.seed)}
+    data = {exp_id: Data(config.dataload, tasks, seed, device, ["train"], ["val"]) for exp_id, seed in seeds.items()}
+    collect_retraining(files, architectures)
 
     for exp_id, seed in seeds.items():
-        retrain_architecture(config, learned, exp_id, seed, files, device)
-    tasks = configured_tasks(config)
-    architectures = {i: sampled_architecture(config, learned, seed) for i, seed in enumerate(config.seed)}
-    runs = collect_retraining(files.results, architectures)
+        seed_everything(seed)
+        net = configured_network(config).to(device)
+        if config.retrain_from_pl:
+            net.load_state_dict(learned_net.state_dict())
+        retrain_architecture(config, exp_id, architectures[exp_id], net, tasks, data[exp_id], files)
+    runs = collect_retraining(files, architectures)
     summary = summarise(runs)
     write_json(files.results / "retrain.json", {"runs": runs, **summary})
     print(
@@ -63,28 +72,28 @@ def main() -> None:
 
 
 def retrain_architecture(
-    config: TrainingConfig, learned: MultiTaskNet, exp_id: int, seed: int, files: RunFiles, device: torch.device
+    config: TrainingConfig,
+    exp_id: int,
+    gates: HardGates,
+    net: MultiTaskNet,
+    tasks: dict[str, Task],
+    data: Data,
+    files: RunFiles,
 ) -> None:
-    """Sample one architecture, train it and write its results."""
-    gates = sampled_architecture(config, learned, seed)
-    save_gates(files.gates(config.train.policy_iter, seed), gates)
-    tasks = configured_tasks(config)
-    data = Data(config.dataload, tasks, seed, device, ["train"], ["val"])
-    seed_everything(seed)
-    net = configured_network(config)
-    if config.retrain_from_pl:
-        net.load_state_dict(learned.state_dict())
+    """Train one architecture and write its gates and results."""
+    policy_iter, seed = config.train.policy_iter, data.seed
     cost = cost_report(net, gates, data.image_size("val"))
-    with RunLogger(files.logs / f"retrain{exp_id:03d}", continued=config.train.retrain_resume) as logger:
+    finished = finished_iterations(files, exp_id, policy_iter) if config.train.retrain_resume else 0
+    with RunLogger(files.logs / f"retrain{exp_id:03d}", finished) as logger:
         logger.message(f"architecture {exp_id}, seed {seed}: executed blocks\n{format_shares(gates)}")
         for note in data.notes:
             logger.message(note)
+        run = configured_run(config, net, tasks, data, files, logger)
+        save_gates(files.gates(policy_iter, seed), gates)
         write_config(config, files.checkpoints / f"retrain{exp_id:03d}_config.yml")
-        run = configured_run(config, net.to(device), tasks, data, files, logger)
-        best = retrain(run, gates, exp_id)
+        best = retrain(run, gates, exp_id, resume=finished > 0)
         logger.message(f"architecture {exp_id}: best score {best.score:.4f} at iteration {best.iteration}")
-    result = retraining_result(exp_id, seed, config.train.policy_iter, gates, best, cost)
-    write_json(files.results / f"retrain{exp_id:03d}.json", result)
+    write_json(files.retrained(exp_id), retraining_result(exp_id, seed, policy_iter, gates, best, cost))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ Reads, from {exp_name} under `paths.checkpoint_dir`, for each of --exp_ids:
   retrain{exp_id}_policyIter{policy_iter}_{test.which_iter}_model.pth.tar   weights
   policyIter{policy_iter}_rs{seed}.json, or the release's .pickle           gates
 Files of the release are read as they are. Writes, into {exp_name} under `paths.result_dir`:
-  test_rs{seed}.json                    metrics, policy and cost
-  pictures/test_rs{seed}_{name}.png     predictions below the truth, for the first --pictures images
+  test_rs{seed}.json                           metrics, policy and cost
+  pictures/test_rs{seed}_{number}_{name}.png   predictions below the truth, for the first --pictures images
 With --images it only predicts, for a folder of one's own images, and writes
-  pictures/images_rs{seed}_{name}.png
+  pictures/images_rs{seed}_{number}_{name}.png
 """
 
 from itertools import islice
@@ -18,20 +18,16 @@ from envs.constant_predictor import fit_constant_predictor
 from envs.cost_report import cost_report
 from envs.data import Data, own_images
 from envs.evaluation import Evaluation, evaluate
-from envs.experiment import (
-    configured_network,
-    configured_tasks,
-    exp_seed,
-    load_architecture,
-    load_network,
-)
+from envs.experiment import configured_network, configured_tasks, exp_seeds
 from envs.pictures import picture_predictions
+from envs.restoring import load_architecture, load_network, refuse_other_gates
 from envs.results import best_retrained, comparison_table, cost_table, metrics_table, test_result
-from envs.run import RunFiles
+from envs.run_files import RunFiles
 from envs.tasks import Task
+from envs.weight_training import HardGates
 from models.multitask import MultiTaskNet
-from models.shared_paths import Gates
-from utils.command_line import add_exp_ids, script_parser
+from models.shared_paths import all_blocks
+from utils.command_line import add_exp_ids, not_negative, script_parser
 from utils.config import TestingConfig, load_config
 from utils.devices import choose_device
 from utils.errors import exit_on_user_error
@@ -42,9 +38,9 @@ from utils.tables import format_shares
 def main() -> None:
     """Test each of --exp_ids."""
     parser = script_parser(__doc__)
-    add_exp_ids(parser, [0], "retrained architectures to test")
+    add_exp_ids(parser, "0", "retrained architectures to test")
     parser.add_argument("--best", action="store_true", help="test the best of the retrained ones instead of --exp_ids")
-    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="images to picture (default: 4)")
+    parser.add_argument("--pictures", type=not_negative, default=4, metavar="N", help="images to picture (default: 4)")
     parser.add_argument(
         "--constant", action="store_true", help="also test the constant predictor, fitted to the train split"
     )
@@ -54,25 +50,31 @@ def main() -> None:
     device, device_line = choose_device(arguments.gpus)
     print(device_line)
     files = RunFiles.of(config.paths, config.exp_name)
-    exp_ids = [best_retrained(files.results)] if arguments.best else arguments.exp_ids
-    seeds = {exp_id: exp_seed(config, exp_id) for exp_id in exp_ids}
+    seeds = best_retrained(files) if arguments.best else exp_seeds(config, arguments.exp_ids or [0])
     tasks = configured_tasks(config)
     net = configured_network(config).to(device)
-    policy_iter, which_iter = config.train.policy_iter, config.test.which_iter
-    pictures = files.results / "pictures"
+    policy_iter, pictures = config.train.policy_iter, files.results / "pictures"
+
+    architectures = {exp_id: load_architecture(net, files.gates(policy_iter, seed)) for exp_id, seed in seeds.items()}
+    labels = {exp_id: files.retrain_label(exp_id, policy_iter, config.test.which_iter) for exp_id in seeds}
+    for exp_id, gates in architectures.items():
+        path = files.checkpoint(labels[exp_id])
+        refuse_other_gates(load_network(net, path), gates, path)
+    if arguments.images:
+        images = own_images(arguments.images, config.dataload.num_workers, device)
+    else:
+        splits = ["test", "train"] if arguments.constant else ["test"]
+        data = Data(config.dataload, tasks, config.seed[0], device, evaluation_splits=splits)
+        print(*data.notes, sep="\n")
+        constant = test_constant_predictor(data, tasks) if arguments.constant else None
 
     for exp_id, seed in seeds.items():
-        path = files.checkpoint(files.retrain_label(exp_id, policy_iter, which_iter))
+        path, gates = files.checkpoint(labels[exp_id]), architectures[exp_id]
         checkpoint = load_network(net, path)
-        gates = load_architecture(net, files.gates(policy_iter, seed))
         print(f"\narchitecture {exp_id}, seed {seed}, {path}: executed blocks\n{format_shares(gates)}")
         if arguments.images:
-            batches = own_images(arguments.images, config.dataload.num_workers, device)
-            written = picture_predictions(net, gates, batches, tasks, pictures, f"images_rs{seed:04d}")
+            written = picture_predictions(net, gates, images, tasks, pictures, f"images_rs{seed:04d}")
         else:
-            splits = ["test", "train"] if arguments.constant else ["test"]
-            data = Data(config.dataload, tasks, seed, device, evaluation_splits=splits)
-            constant = test_constant_predictor(data, tasks, gates) if arguments.constant else None
             outcome = test(net, gates, data, tasks, constant)
             result = files.results / f"test_rs{seed:04d}.json"
             write_json(result, {"checkpoint": str(path), "iteration": checkpoint.get("iter"), **outcome})
@@ -83,24 +85,21 @@ def main() -> None:
 
 
 def test(
-    net: MultiTaskNet, gates: Gates, data: Data, tasks: dict[str, Task], constant: Evaluation | None
+    net: MultiTaskNet, gates: HardGates, data: Data, tasks: dict[str, Task], constant: Evaluation | None
 ) -> dict[str, Any]:
     """Evaluate one architecture, print its tables and return what they hold."""
-    for note in data.notes:
-        print(note)
-    cost = cost_report(net, gates, data.image_size("test"))
     evaluation = evaluate(net, gates, data.evaluation("test", batch_size=1, whole=True), tasks)
-    print(f"{evaluation.num_samples} images, {evaluation.seconds_per_image:.3f} s per image")
-    print(f"\n{metrics_table(evaluation, tasks)}\n\n{cost_table(cost)}\n")
+    cost = cost_report(net, gates, data.image_size("test"))
+    print(f"{evaluation.num_samples} images\n\n{metrics_table(evaluation, tasks)}\n\n{cost_table(cost)}\n")
     if constant:
         print(f"{comparison_table({'network': evaluation, 'constant predictor': constant}, tasks)}\n")
     return test_result(gates, evaluation, constant, cost)
 
 
-def test_constant_predictor(data: Data, tasks: dict[str, Task], gates: Gates) -> Evaluation:
+def test_constant_predictor(data: Data, tasks: dict[str, Task]) -> Evaluation:
     """Fit the constant predictor to the train split, and evaluate it as the network is."""
     predictor = fit_constant_predictor(data.evaluation("train", batch_size=1, whole=True), tasks)
-    return evaluate(predictor, gates, data.evaluation("test", batch_size=1, whole=True), tasks)
+    return evaluate(predictor, all_blocks(tasks, 0), data.evaluation("test", batch_size=1, whole=True), tasks)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Writes, into {exp_name} under the folders of `paths`:
   checkpoints   warmup, latest and best (weights and policy), config.yml
-  results       policy.json: execution probability of every task and block
+  results       policy.json and policy.png: execution probability of every task and block
   logs          log.txt, metrics.jsonl, tensorboard events
 Next, re-train.py samples architectures from the policy and trains them.
 """
@@ -13,11 +13,12 @@ from envs.experiment import (
     configured_run,
     configured_tasks,
     curriculum,
-    load_without_logits,
+    exp_seeds,
     regularisers,
 )
 from envs.policy_learning import learn_policy, train_without_policy, warm_up
-from envs.run import RunFiles
+from envs.restoring import load_without_policy
+from envs.run_files import RunFiles
 from utils.command_line import next_command, script_parser
 from utils.config import load_config, write_config
 from utils.devices import choose_device, seed_everything
@@ -33,6 +34,7 @@ def main() -> None:
     config = load_config(arguments.config, arguments.set)
     device, device_line = choose_device(arguments.gpus)
     files = RunFiles.of(config.paths, config.exp_name)
+    files.make_folders()
     seed = config.seed[0]
     seed_everything(seed)
 
@@ -40,10 +42,10 @@ def main() -> None:
     data = Data(config.dataload, tasks, seed, device, TRAINING_SPLITS, evaluation_splits=["val"])
     net = configured_network(config)
     if config.train.resume:
-        load_without_logits(net, files.checkpoint(config.train.which_iter))
+        load_without_policy(net, files.checkpoint(config.train.which_iter))
     net.to(device)
 
-    with RunLogger(files.logs) as logger:
+    with RunLogger(files.logs, finished=config.train.warm_up_iters - 1 if config.train.resume else 0) as logger:
         for line in [device_line, *data.notes]:
             logger.message(line)
         write_config(config, files.checkpoints / "config.yml")
@@ -52,12 +54,12 @@ def main() -> None:
             if not config.train.resume:
                 warm_up(run)
             best = learn_policy(run, curriculum(config, net.policy), regularisers(config, net.policy))
+            logger.message(f"policy   {files.results / 'policy.json'}, policy.png")
         else:
             best = train_without_policy(run)
         logger.message(
             f"best     iteration {best.iteration}, score {best.score:.4f}: {files.checkpoint('best')}\n"
-            f"policy   {files.results / 'policy.json'}\n"
-            f"next     {next_command('re-train.py', arguments, range(min(8, len(config.seed))))}"
+            f"next     {next_command('re-train.py', arguments, exp_seeds(config, None))}"
         )
 
 

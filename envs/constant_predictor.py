@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from envs.losses import Batch
 from envs.tasks import Task
 from models.shared_paths import Gates
+from utils.errors import UserError
 from utils.progress import progress_bar
 
 PIXELS_PER_IMAGE = 2000
@@ -30,13 +31,20 @@ class ConstantPredictor(nn.Module):
 
 
 def fit_constant_predictor(batches: Iterable[Batch], tasks: Mapping[str, Task]) -> ConstantPredictor:
-    """Fit each task's constant to about 2000 valid pixels, evenly spaced, of every image of a training split."""
+    """Fit each task's constant to about 2000 valid pixels, evenly spaced, of every image of a training split.
+
+    Raises:
+        UserError: a task has no valid pixel at all.
+    """
     values: dict[str, list[Tensor]] = {name: [] for name in tasks}
     for batch in progress_bar(batches, "constant predictor"):
         for name, task in tasks.items():
             valid = task.valid_values(batch)
             spacing = max(1, len(valid) // (PIXELS_PER_IMAGE * len(batch["img"])))
             values[name].append(valid[::spacing])
+    for name, of_images in values.items():
+        if sum(map(len, of_images)) == 0:
+            raise UserError(f"--constant: the train split has no valid pixel for task {name}; check its targets.")
     return ConstantPredictor(
         {name: task.constant(torch.cat(values[name]), task.num_channels) for name, task in tasks.items()}
     )

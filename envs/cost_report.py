@@ -1,46 +1,52 @@
 """What each task and all tasks together cost under given gates, beside single-task networks."""
 
-from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from models.multitask import MultiTaskNet
 from models.shared_paths import Gates, all_blocks
-from utils.cost import Cost, measure_cost, without_data
+from utils.cost import measure_cost, measure_seconds, without_data
 
 
 def cost_report(net: MultiTaskNet, gates: Gates, image_size: tuple[int, int]) -> dict[str, Any]:
-    """Parameters used and multiply-adds for one image of `image_size` (height, width).
+    """Parameters used, multiply-adds and wall time for one image of `image_size` (height, width).
 
     Returns:
-        "input_size"; "per_task" {task: cost of running it alone under its gates}; "together", all tasks with
-        what they share computed once; "single_task_networks", the sum of one full network per task; and
-        "relative_to_single_task", together divided by that sum.
+        "input_size", "device", and three kinds of cost, each with "parameters", "multiply_adds" and "seconds":
+        "per_task", each task alone under its gates; "together", all tasks with what they share computed once;
+        "single_task_networks", the sum of one full network per task. The first two have
+        "relative_to_single_task": parameters and multiply-adds as shares of the full networks of their tasks.
     """
     shadow = without_data(net)
-    image = torch.empty(1, 3, *image_size, device="meta")
+    device = next(net.parameters()).device
+    shapes = torch.empty(1, 3, *image_size, device="meta")
+    image = torch.randn(1, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(device)
 
-    def cost(gates: Gates) -> Cost:
-        return measure_cost(shadow, lambda shadow: shadow(image, gates))
+    def cost(gates: Gates) -> dict[str, Any]:
+        counted = measure_cost(shadow, lambda shadow: shadow(shapes, gates))
+        return {**vars(counted), "seconds": measure_seconds(net, lambda net: net(image, gates), device)}
 
     per_task = {task: cost({task: gates[task]}) for task in gates}
-    together = cost(gates)
-    single = total(cost(all_blocks([task], net.num_blocks)) for task in gates)
+    single = {task: cost(all_blocks([task], net.num_blocks)) for task in gates}
+    full = {key: sum(of_task[key] for of_task in single.values()) for key in ("parameters", "multiply_adds", "seconds")}
     return {
         "input_size": list(image_size),
-        "per_task": {task: asdict(of_task) for task, of_task in per_task.items()},
-        "together": asdict(together),
-        "single_task_networks": asdict(single),
-        "relative_to_single_task": {
-            "parameters": together.parameters / single.parameters,
-            "multiply_adds": together.multiply_adds / single.multiply_adds,
-        },
+        "device": device_name(device),
+        "per_task": {task: relative_to(single[task], of_task) for task, of_task in per_task.items()},
+        "together": relative_to(full, cost(gates)),
+        "single_task_networks": full,
     }
 
 
-def total(costs: Iterable[Cost]) -> Cost:
-    """Sum of costs."""
-    costs = list(costs)
-    return Cost(sum(cost.parameters for cost in costs), sum(cost.multiply_adds for cost in costs))
+def relative_to(full: dict[str, Any], cost: dict[str, Any]) -> dict[str, Any]:
+    """The cost with its shares of a full one."""
+    shares = {key: cost[key] / full[key] for key in ("parameters", "multiply_adds")}
+    return {**cost, "relative_to_single_task": shares}
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

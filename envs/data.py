@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import device
+import torch
 from torch.utils.data import Dataset, Sampler
 
 from dataloaders import build_dataset
@@ -21,7 +21,7 @@ class Preparation:
     """The last step of a batch before the network: class numbers checked, tensors moved to the device."""
 
     tasks: Mapping[str, Task]
-    device: device
+    device: torch.device
 
     def __call__(self, batch: Batch) -> Batch:
         check_classes(self.tasks, batch)
@@ -78,7 +78,7 @@ class Data:
         settings: DataloadSection,
         tasks: Mapping[str, Task],
         seed: int,
-        device: device,
+        device: torch.device,
         training_splits: Sequence[str] = (),
         evaluation_splits: Sequence[str] = (),
     ) -> None:
@@ -126,13 +126,19 @@ class Data:
         return build_loader(dataset, sampler, self._num_workers, self._prepare.device.type == "cuda")
 
 
-def own_images(folder: Path, num_workers: int, device: device) -> Iterator[Batch]:
-    """The images of a folder, one per batch ("img" and "name"), on the device.
+@dataclass(frozen=True)
+class ImageBatches:
+    """A folder of one's own images, one per batch ("img" and "name"), on the device."""
 
-    Raises:
-        UserError: as `ImageFolder`.
-    """
+    loader: BatchLoader
+    device: torch.device
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (to_device(batch, self.device) for batch in self.loader)
+
+
+def own_images(folder: Path, num_workers: int, device: torch.device) -> ImageBatches:
+    """The images of a folder; raises `UserError` as `ImageFolder`."""
     images = ImageFolder(folder)
     sampler = FileOrderBatchSampler(len(images), batch_size=1, keep_last=True)
-    loader = build_loader(images, sampler, num_workers, pin_memory=device.type == "cuda")
-    return (to_device(batch, device) for batch in loader)
+    return ImageBatches(build_loader(images, sampler, num_workers, device.type == "cuda"), device)

@@ -1,18 +1,17 @@
 """The one evaluation loop, which all three scripts use."""
 
-import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from envs.losses import Batch
 from envs.metrics import Values
 from envs.tasks import PROTOCOLS, Task
 from models.shared_paths import Gates
+from utils.modes import evaluation_mode
 from utils.progress import progress_bar
 
 
@@ -23,12 +22,10 @@ class Evaluation:
     Attributes:
         metrics: protocol -> task -> metric -> value; None for a task where the protocol has no meaning.
         num_samples: images that were evaluated.
-        seconds_per_image: wall time of the forward passes, without loading and metrics.
     """
 
     metrics: dict[str, dict[str, Values | None]]
     num_samples: int
-    seconds_per_image: float
 
     def flat(self) -> dict[str, float | None]:
         """`protocol/task/metric` -> value, for the log."""
@@ -64,12 +61,10 @@ def evaluate(
     """
     meters = {protocol: {name: task.new_metric(protocol) for name, task in tasks.items()} for protocol in PROTOCOLS}
     num_batches = len(batches) if max_batches is None else min(len(batches), max_batches)
-    num_samples, seconds = 0, 0.0
+    num_samples = 0
     with evaluation_mode(net):
         for batch in progress_bar(islice(batches, num_batches), "evaluation", num_batches):
-            started = _clock(batch["img"])
             predictions = net(batch["img"], gates)
-            seconds += _clock(batch["img"]) - started
             num_samples += len(batch["img"])
             for of_tasks in meters.values():
                 for name, meter in of_tasks.items():
@@ -79,23 +74,4 @@ def evaluate(
         protocol: {name: meter.compute() if meter is not None else None for name, meter in of_tasks.items()}
         for protocol, of_tasks in meters.items()
     }
-    return Evaluation(metrics, num_samples, seconds / max(num_samples, 1))
-
-
-@contextmanager
-def evaluation_mode(net: nn.Module) -> Iterator[None]:
-    """Put the network in evaluation mode, and every module back into its own afterwards."""
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _clock(tensor: Tensor) -> float:
-    """Seconds, once the tensor's device has finished what it was asked to do."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
-    return time.perf_counter()
+    return Evaluation(metrics, num_samples)

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from torch import Tensor
 
 from envs.data import Data
 from envs.policy_learning import Regularisers
-from envs.run import Run, RunFiles
+from envs.restoring import LearnedPolicy
+from envs.run import Run
+from envs.run_files import RunFiles
 from envs.tasks import Task, build_tasks
+from envs.weight_training import HardGates
 from models.multitask import MultiTaskNet, build_network
 from models.policy import Curriculum, Policy
 from models.regularisers import (
@@ -21,9 +23,7 @@ from models.regularisers import (
     release_sparsity,
     release_sparsity_weights,
 )
-from models.release import from_release, gates_from_release, is_release_state
 from models.shared_paths import all_blocks
-from utils.checkpoint import load_checkpoint, load_gates, load_tensor_pickle, load_weights
 from utils.config import TestingConfig, TrainingConfig
 from utils.errors import UserError
 from utils.logger import RunLogger
@@ -40,7 +40,12 @@ def configured_tasks(config: TestingConfig) -> dict[str, Task]:
 
 
 def configured_network(config: TestingConfig) -> MultiTaskNet:
-    """A freshly initialised network of the configured shape."""
+    """A freshly initialised network of the configured shape.
+
+    Raises:
+        UserError: the configuration asks for a variant that does not exist here.
+    """
+    refuse_unknown_variants(config)
     return build_network(
         backbone=config.backbone,
         backbone_width=config.backbone_width,
@@ -51,6 +56,23 @@ def configured_network(config: TestingConfig) -> MultiTaskNet:
         skip_layer=config.skip_layer,
         execution=config.execution,
     )
+
+
+def refuse_unknown_variants(config: TestingConfig) -> None:
+    """Keys of the release that are understood but whose variants do not exist here must not be ignored.
+
+    Raises:
+        UserError: one is set.
+    """
+    unchanged = {
+        "policy_model": (config.policy_model, "task-specific"),
+        "imagenet_pretrain": (config.imagenet_pretrain, False),
+        "task_bn": (config.task_bn, False),
+        "dataload.small_res": (config.dataload.small_res, False),
+    }
+    for key, (value, known) in unchanged.items():
+        if value != known:
+            raise UserError(f"{key}: {value} is not available in this version; leave it at {known}.")
 
 
 def configured_run(
@@ -84,77 +106,26 @@ def configured_run(
     )
 
 
-def exp_seed(config: TestingConfig, exp_id: int) -> int:
-    """The seed of architecture number `exp_id`.
+def exp_seeds(config: TestingConfig, exp_ids: Sequence[int] | None) -> dict[int, int]:
+    """exp_id -> the seed of that architecture; without exp_ids the first eight, as in the paper.
 
     Raises:
-        UserError: there is no such seed.
+        UserError: an exp_id without a seed.
     """
-    if not 0 <= exp_id < len(config.seed):
-        raise UserError(
-            f"--exp_ids {exp_id}: the configuration has {len(config.seed)} seeds, so exp_ids run from 0 to "
-            f"{len(config.seed) - 1}; choose among them or add seeds."
-        )
-    return config.seed[exp_id]
+    for exp_id in exp_ids or ():
+        if not 0 <= exp_id < len(config.seed):
+            raise UserError(
+                f"--exp_ids {exp_id}: the configuration has {len(config.seed)} seeds, so exp_ids run from 0 to "
+                f"{len(config.seed) - 1}; choose among them or add seeds."
+            )
+    return {exp_id: config.seed[exp_id] for exp_id in exp_ids or range(min(8, len(config.seed)))}
 
 
-def load_network(net: MultiTaskNet, path: Path) -> dict:
-    """Load weights and logits from one of our checkpoints or of the release's; returns what else it holds.
-
-    Raises:
-        UserError: no such checkpoint, or one that does not fit the network.
-    """
-    checkpoint = load_checkpoint(path)
-    state = checkpoint["mtl-net"]
-    load_weights(net, from_release(state, net) if is_release_state(state) else state, path)
-    return {key: value for key, value in checkpoint.items() if key != "mtl-net"}
-
-
-def load_without_logits(net: MultiTaskNet, path: Path) -> None:
-    """Load the weights of a checkpoint, and keep the policy as it is (`train.resume`, `retrain_from_pl`)."""
-    logits = {task: values.clone() for task, values in net.policy.state_dict().items()}
-    load_network(net, path)
-    net.policy.load_state_dict(logits)
-
-
-def sampled_architecture(config: TestingConfig, net: MultiTaskNet, seed: int) -> dict[str, list[int]]:
+def sampled_architecture(config: TestingConfig, learned: LearnedPolicy, seed: int) -> HardGates:
     """Gates drawn from the learned policy by a seed; every block for every task where there is no policy."""
     if config.policy:
-        return net.policy.sample_architecture(seed)
-    return all_blocks(config.tasks, net.num_blocks)
-
-
-def load_architecture(net: MultiTaskNet, path: Path) -> dict[str, list[int]]:
-    """Gates sampled before: our JSON at `path`, else the release's pickle of the same stem beside it.
-
-    Raises:
-        UserError: neither file exists, or the gates do not fit the network's tasks and blocks.
-    """
-    pickled = path.with_suffix(".pickle")
-    if path.is_file():
-        gates = load_gates(path)
-    elif pickled.is_file():
-        path, gates = pickled, load_release_gates(pickled, list(net.heads))
-    else:
-        raise UserError(f"sampled gates {path} (or {pickled.name}) do not exist: run re-train.py first.")
-    expected = dict.fromkeys(net.heads, net.num_blocks)
-    found = {task: len(path_gates) for task, path_gates in gates.items()}
-    if found != expected:
-        raise UserError(f"gates {path} are for {found} (task: blocks), the network has {expected}.")
-    return gates
-
-
-def load_release_gates(path: Path, tasks: Sequence[str]) -> dict[str, list[int]]:
-    """The gates of one of the release's pickles.
-
-    Raises:
-        UserError: the file holds anything but one one-hot tensor per task.
-    """
-    policies = load_tensor_pickle(path)
-    try:
-        return gates_from_release(policies, tasks)
-    except ValueError as error:
-        raise UserError(f"policy {path} does not fit the configured tasks: {error}") from error
+        return learned.policy.sample_architecture(seed, learned.num_open)
+    return all_blocks(config.tasks, learned.policy.num_blocks)
 
 
 def curriculum(config: TestingConfig, policy: Policy) -> Curriculum:
@@ -165,15 +136,16 @@ def curriculum(config: TestingConfig, policy: Policy) -> Curriculum:
 def regularisers(config: TestingConfig, policy: Policy) -> Regularisers:
     """The losses on the logits that are switched on, in the configured form."""
     blocks = policy.num_policy_blocks
-    sparsity_weights = release_sparsity_weights(blocks, config.diff_sparsity_weights, config.is_sharing)
-    sharing_weights = release_sharing_weights(blocks, config.diff_sparsity_weights)
+    device = next(policy.parameters()).device
+    sparsity_weights = release_sparsity_weights(blocks, config.diff_sparsity_weights, config.is_sharing).to(device)
+    sharing_weights = release_sharing_weights(blocks, config.diff_sparsity_weights).to(device)
     sparsity_forms = {
         "release": partial(release_sparsity, block_weights=sparsity_weights),
         "paper": paper_sparsity,
     }
     sharing_forms = {
         "release": partial(release_sharing, block_weights=sharing_weights),
-        "paper": partial(paper_sharing, block_weights=paper_sharing_weights(blocks)),
+        "paper": partial(paper_sharing, block_weights=paper_sharing_weights(blocks).to(device)),
     }
 
     def losses(logits: dict[str, Tensor], num_open: int) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """The optimisers of the three phases (release): Adam, then SGD for weights and Adam for logits, then Adam again."""
 
+from collections.abc import Callable
+
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -40,7 +42,7 @@ def step_decay(optimiser: Optimizer, heads: Decay | None, backbone: Decay | None
     return LambdaLR(optimiser, [_factor(decays[group["name"]]) for group in optimiser.param_groups])
 
 
-def _factor(decay: Decay | None):
+def _factor(decay: Decay | None) -> Callable[[int], float]:
     if decay is None:
         return lambda iteration: 1.0
     frequency, rate = decay

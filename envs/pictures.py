@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataloaders.transforms import image_from_input
-from envs.evaluation import evaluation_mode
 from envs.losses import Batch
 from envs.tasks import Task
 from models.shared_paths import Gates
+from utils.modes import evaluation_mode
 from utils.pictures import RGB, save_sheet
 
 
@@ -19,7 +19,7 @@ from utils.pictures import RGB, save_sheet
 def picture_predictions(
     net: nn.Module, gates: Gates, batches: Iterable[Batch], tasks: Mapping[str, Task], folder: Path, prefix: str
 ) -> list[Path]:
-    """Save `{prefix}_{name}.png` for every image: its predictions, and above them the truth if the batch has it.
+    """Save `{prefix}_{number}_{name}.png` for every image: its predictions, and above them the truth, if there is one.
 
     Predictions are resized bilinearly to the image. Returns the files.
     """
@@ -33,7 +33,7 @@ def picture_predictions(
             true = true_pictures(batch, index, tasks)
             predicted = predicted_pictures(predictions, index, image.shape[-2:], tasks)
             rows = [seen | true, {"": None} | predicted] if true else [seen | predicted]
-            path = folder / f"{prefix}_{name}.png"
+            path = folder / f"{prefix}_{len(written):03d}_{name}.png"
             save_sheet(path, rows, name)
             written.append(path)
     return written

@@ -1,7 +1,7 @@
 """Phases 1 and 2: warm up the weights, then learn weights and policy in turns (paper section 3, algorithm 1)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from envs.data import BatchStream
 from envs.optimisers import learning_rates, policy_optimiser, step_decay, weight_optimiser
-from envs.run import Run, ScoredEvaluation, StepReports
+from envs.run import Run, ScoredEvaluation
+from envs.step_reports import StepReports
 from envs.steps import policy_step, training_mode, weight_step
 from envs.weight_training import WeightTraining, train_weights
 from models.policy import Curriculum, Policy
@@ -25,9 +26,9 @@ Regularisers = Callable[[dict[str, Tensor], int], dict[str, Tensor]]
 def warm_up(run: Run) -> None:
     """Phase 1: train the weights while every task executes every block; saves `warmup`."""
     gates = all_blocks(run.tasks, run.net.num_blocks)
-    training = WeightTraining.start(run)
+    training = WeightTraining.start(run, gates)
     # Iterations count from 1 and the policy phase begins with number `warm_up_iters` (release).
-    train_weights(run, training, gates, run.settings.warm_up_iters - 1, "warm-up", latest="latest", best=None)
+    train_weights(run, training, run.settings.warm_up_iters - 1, "warm-up", latest="latest", best=None)
     training.save(run, "warmup")
     run.logger.message(f"warm-up finished, saved {run.files.checkpoint('warmup')}")
 
@@ -35,8 +36,8 @@ def warm_up(run: Run) -> None:
 def train_without_policy(run: Run) -> ScoredEvaluation:
     """Hard parameter sharing (`policy: False`): every task executes every block, to the end; saves `best`."""
     gates = all_blocks(run.tasks, run.net.num_blocks)
-    training = WeightTraining.start(run)
-    train_weights(run, training, gates, run.settings.total_iters, "training", latest="latest", best="best")
+    training = WeightTraining.start(run, gates)
+    train_weights(run, training, run.settings.total_iters, "training", latest="latest", best="best")
     return training.best
 
 
@@ -51,13 +52,13 @@ class PolicyLearning:
         best: the best evaluation since every block follows the policy.
     """
 
-    weights: Optimizer
-    weights_decay: LRScheduler
-    logits: Optimizer
+    weight_optimiser: Optimizer
+    weight_decay: LRScheduler
+    policy_optimiser: Optimizer
     iteration: int
     temperature: float
     period: int = 0
-    best: ScoredEvaluation | None = field(default=None)
+    best: ScoredEvaluation | None = None
 
     @classmethod
     def start(cls, run: Run) -> "PolicyLearning":
@@ -67,25 +68,25 @@ class PolicyLearning:
         decay = None
         if settings.policy_decay_lr_freq is not None:
             decay = (settings.policy_decay_lr_freq, settings.policy_decay_lr_rate)
-        policy_lr = settings.policy_lr if settings.init_method == "all_chosen" else 0.01
         return cls(
             weights,
             step_decay(weights, heads=decay, backbone=decay),
-            policy_optimiser(run.net, policy_lr),
+            policy_optimiser(run.net, settings.policy_lr),
             iteration=max(settings.warm_up_iters - 1, 0),
             temperature=settings.init_temp,
         )
 
-    def save(self, run: Run, label: str) -> None:
+    def save(self, run: Run, label: str, num_open: int) -> None:
         """Save network, logits and training state under a label."""
         run.save(
             label,
             self.iteration,
-            {"weights": self.weights, "policy": self.logits},
-            {"weights": self.weights_decay},
+            {"weights": self.weight_optimiser, "policy": self.policy_optimiser},
+            {"weights": self.weight_decay},
             self.best,
             temp=self.temperature,
             period=self.period,
+            open_blocks=num_open,
         )
 
     def state(self, num_open: int) -> dict[str, float]:
@@ -93,8 +94,8 @@ class PolicyLearning:
         return {
             "temperature": self.temperature,
             "open_blocks": num_open,
-            **learning_rates(self.weights),
-            **learning_rates(self.logits),
+            **learning_rates(self.weight_optimiser),
+            **learning_rates(self.policy_optimiser),
         }
 
 
@@ -114,23 +115,30 @@ def learn_policy(run: Run, curriculum: Curriculum, regularisers: Regularisers) -
     weight_steps = settings.weight_iter_alternate or train1.batches_per_pass
     policy_steps = settings.alpha_iter_alternate or train2.batches_per_pass
     best_from = learning.iteration + curriculum.periods * (weight_steps + policy_steps)
-    weight_reports = StepReports(run.logger, "weights", settings.print_freq)
-    policy_reports = StepReports(run.logger, "policy", settings.print_freq)
+    weight_reports = StepReports(run.logger, "weights", settings.print_freq, run.loss_weights)
+    policy_reports = StepReports(run.logger, "policy", settings.print_freq, run.loss_weights)
     while learning.iteration < settings.total_iters:
         num_open = curriculum.num_open(learning.period)
         take_weight_steps(run, learning, train1, weight_steps, num_open, weight_reports)
-        keep_evaluated(run, learning, num_open, may_be_best=learning.iteration >= best_from)
+        scored = evaluate_sample(run, learning, num_open)
+        if learning.iteration >= best_from and scored.is_better_than(learning.best):
+            keep_as_best(run, learning, scored, num_open)
+        learning.save(run, "latest", num_open)
+        if learning.iteration == settings.total_iters:
+            break
         take_policy_steps(run, learning, train2, policy_steps, num_open, regularisers, policy_reports)
+        report_policy(run, learning, num_open)
         learning.temperature *= settings.decay_temp
         learning.period += 1
-        report_policy(run, learning, num_open)
-    learning.save(run, "latest")
+    learning.save(run, "latest", num_open)
     if learning.best is None:
         run.logger.message(
             f"training ended before iteration {best_from}, when the curriculum has opened every block and an "
             "evaluation may be best: the final state becomes best"
         )
-        keep_evaluated(run, learning, curriculum.num_open(learning.period), may_be_best=True)
+        if scored.iteration < learning.iteration:
+            scored = evaluate_sample(run, learning, num_open)
+        keep_as_best(run, learning, scored, num_open)
     return learning.best
 
 
@@ -139,12 +147,15 @@ def take_weight_steps(
 ) -> None:
     """`count` updates of the weights, each under newly drawn gates; the logits stay as they are."""
     training_mode(run.net, run.fix_bn)
+    state = learning.state(num_open)
     for iteration in iterations(run, learning, count, "weights"):
         gates = draw_constant_gates(run.net.policy, learning.temperature, num_open, run.settings.hard_sampling)
-        losses = weight_step(run.net, gates, next(batches), run.tasks, run.loss_weights, learning.weights)
-        learning.weights_decay.step()
+        losses = weight_step(run.net, gates, next(batches), run.tasks, run.loss_weights, learning.weight_optimiser)
+        state = learning.state(num_open)
+        learning.weight_decay.step()
         learning.iteration = iteration
-        reports.report(iteration, losses, run.loss_weights, learning.state(num_open))
+        reports.add(iteration, losses, state)
+    reports.report(learning.iteration, state)
 
 
 def take_policy_steps(
@@ -160,19 +171,20 @@ def take_policy_steps(
     training_mode(run.net, run.fix_bn)
     policy = run.net.policy
     draw_gates = policy.draw_hard_gates if run.settings.hard_sampling else policy.draw_gates
+    state = learning.state(num_open)
     for iteration in iterations(run, learning, count, "policy"):
-        gates = draw_gates(learning.temperature, num_open)
         losses = policy_step(
             run.net,
-            gates,
+            draw_gates(learning.temperature, num_open),
             next(batches),
             run.tasks,
             run.loss_weights,
             regularisers(dict(policy.logits.items()), num_open),
-            learning.logits,
+            learning.policy_optimiser,
         )
         learning.iteration = iteration
-        reports.report(iteration, losses, run.loss_weights, learning.state(num_open))
+        reports.add(iteration, losses, state)
+    reports.report(learning.iteration, state)
 
 
 def iterations(run: Run, learning: PolicyLearning, count: int, title: str) -> Iterator[int]:
@@ -190,20 +202,22 @@ def draw_constant_gates(policy: Policy, temperature: float, num_open: int, hard:
     return policy.draw_gates(temperature, num_open)
 
 
-def keep_evaluated(run: Run, learning: PolicyLearning, num_open: int, may_be_best: bool) -> None:
-    """Evaluate one architecture sampled from the policy, save `latest`, and `best` if nothing scored higher."""
+def evaluate_sample(run: Run, learning: PolicyLearning, num_open: int) -> ScoredEvaluation:
+    """Evaluate one architecture sampled from the policy; closed blocks are executed by all."""
     gates = run.net.policy.sample_architecture(derived_seed(run.data.seed, learning.iteration), num_open)
-    scored = run.evaluate(gates, learning.iteration)
-    if may_be_best and (learning.best is None or scored.score > learning.best.score):
-        learning.best = scored
-        learning.save(run, "best")
-        run.write_policy(learning.iteration)
-    learning.save(run, "latest")
+    return run.evaluate(gates, learning.iteration)
+
+
+def keep_as_best(run: Run, learning: PolicyLearning, scored: ScoredEvaluation, num_open: int) -> None:
+    """Save weights and logits as `best`, and the policy as a file and a picture."""
+    learning.best = scored
+    learning.save(run, "best", num_open)
+    run.write_policy(learning.iteration, num_open)
 
 
 def report_policy(run: Run, learning: PolicyLearning, num_open: int) -> None:
     """Log P(execute) of every task and block, with a picture in text."""
-    probabilities = run.net.policy.execution_probabilities()
+    probabilities = run.net.policy.execution_probabilities(num_open)
     run.logger.scalars(
         "execution_probability",
         learning.iteration,
@@ -214,7 +228,7 @@ def report_policy(run: Run, learning: PolicyLearning, num_open: int) -> None:
         },
     )
     run.logger.message(
-        f"iteration {learning.iteration}: P(execute) after policy period {learning.period}, "
+        f"iteration {learning.iteration}: P(execute) after policy period {learning.period + 1}, "
         f"last {num_open} of {run.net.num_blocks} blocks open, temperature {learning.temperature:.3f}\n"
         f"{format_shares(probabilities)}"
     )

@@ -8,13 +8,15 @@ from typing import Any
 
 from envs.evaluation import Evaluation
 from envs.run import ScoredEvaluation
+from envs.run_files import RunFiles
 from envs.tasks import PROTOCOLS, Task
+from envs.weight_training import HardGates
 from utils.errors import UserError
 from utils.tables import format_table
 
 
 def test_result(
-    gates: Mapping[str, Sequence[int]],
+    gates: HardGates,
     evaluation: Evaluation,
     constant: Evaluation | None,
     cost: Mapping[str, Any],
@@ -25,10 +27,10 @@ def test_result(
     """
     return {
         "num_samples": evaluation.num_samples,
-        "policy": dict(gates),
+        "policy": gates,
         "metrics": evaluation.metrics,
         **({"constant_predictor": constant.metrics} if constant else {}),
-        "cost": {**cost, "seconds_per_image": evaluation.seconds_per_image},
+        "cost": dict(cost),
     }
 
 
@@ -36,7 +38,7 @@ def retraining_result(
     exp_id: int,
     seed: int,
     policy_iter: str,
-    gates: Mapping[str, Sequence[int]],
+    gates: HardGates,
     best: ScoredEvaluation,
     cost: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -45,42 +47,50 @@ def retraining_result(
         "exp_id": exp_id,
         "seed": seed,
         "policy_iter": policy_iter,
-        "gates": dict(gates),
+        "gates": gates,
         "score": best.score,
         "best_iteration": best.iteration,
         "num_samples": best.evaluation.num_samples,
         "metrics": best.evaluation.metrics,
-        "cost": {**cost, "seconds_per_image": best.evaluation.seconds_per_image},
+        "cost": dict(cost),
     }
 
 
-def collect_retraining(folder: Path, architectures: Mapping[int, Mapping[str, Sequence[int]]]) -> list[dict[str, Any]]:
+def collect_retraining(files: RunFiles, architectures: Mapping[int, HardGates]) -> list[dict[str, Any]]:
     """The results of those architectures that are retrained so far, in the order of their exp_ids.
 
     Args:
         architectures: exp_id -> the gates that policy and seed give now. A run of other gates, left by an
             earlier policy or configuration in the same folder, does not count.
-    """
-    runs = []
-    for exp_id, gates in sorted(architectures.items()):
-        path = folder / f"retrain{exp_id:03d}.json"
-        if path.is_file():
-            run = json.loads(path.read_text(encoding="utf-8"))
-            runs += [run] if run["gates"] == gates else []
-    return runs
-
-
-def best_retrained(folder: Path) -> int:
-    """exp_id of the best run in `retrain.json`.
 
     Raises:
-        UserError: there is no such file, or it is not one of re-train.py's.
+        UserError: a results file is damaged.
     """
-    path = folder / "retrain.json"
+    runs = [
+        read_result(files.retrained(exp_id)) for exp_id in sorted(architectures) if files.retrained(exp_id).is_file()
+    ]
+    return [run for run in runs if run["gates"] == architectures[run["exp_id"]]]
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """One results file of re-train.py.
+
+    Raises:
+        UserError: the file is missing, or not one of them.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["best"]["exp_id"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--best: {path} does not say which run is best; run re-train.py first.") from error
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); run re-train.py again.") from error
+    if not isinstance(result, dict):
+        raise UserError(f"{path} is not a results file of re-train.py; run it again.")
+    return result
+
+
+def best_retrained(files: RunFiles) -> dict[int, int]:
+    """{exp_id: seed} of the best run in `retrain.json`; raises as `read_result`."""
+    best = read_result(files.results / "retrain.json")["best"]
+    return {best["exp_id"]: best["seed"]}
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -141,7 +151,7 @@ def _run_name(run: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
 
 
 def _relative_parameters(run: Mapping[str, Any]) -> float:
-    return run["cost"]["relative_to_single_task"]["parameters"]
+    return run["cost"]["together"]["relative_to_single_task"]["parameters"]
 
 
 def metrics_table(evaluation: Evaluation, tasks: Mapping[str, Task]) -> str:
@@ -176,17 +186,25 @@ def comparison_table(evaluations: Mapping[str, Evaluation], tasks: Mapping[str, 
 
 
 def cost_table(cost: Mapping[str, Any]) -> str:
-    """Parameters and multiply-adds per task and together, and relative to one network per task."""
-    relative = cost["relative_to_single_task"]
-    rows = [_cost_row(f"{task} alone", values, None) for task, values in cost["per_task"].items()]
-    rows.append(_cost_row("together", cost["together"], relative))
-    rows.append(_cost_row("one network per task", cost["single_task_networks"], None))
+    """Parameters, multiply-adds and time per task and together, each relative to single-task networks."""
+    rows = [_cost_row(f"{task} alone", values) for task, values in cost["per_task"].items()]
+    rows.append(_cost_row("together", cost["together"]))
+    rows.append(_cost_row("one network per task", cost["single_task_networks"]))
     height, width = cost["input_size"]
-    header = ["", "parameters (M)", "relative", f"multiply-adds (G) at {height}x{width}", "relative"]
-    return format_table(header, rows)
+    header = ["", "parameters (M)", "relative", "multiply-adds (G)", "relative", "seconds"]
+    return (
+        f"{format_table(header, rows)}\n"
+        f"one image of {height}x{width} on {cost['device']}; relative to full networks, one per task"
+    )
 
 
-def _cost_row(name: str, cost: Mapping[str, int], relative: Mapping[str, float] | None) -> list[object]:
-    shares = {key: f"{value:.1%}" for key, value in relative.items()} if relative else {}
-    millions, billions = round(cost["parameters"] / 1e6, 3), round(cost["multiply_adds"] / 1e9, 3)
-    return [name, millions, shares.get("parameters"), billions, shares.get("multiply_adds")]
+def _cost_row(name: str, cost: Mapping[str, Any]) -> list[object]:
+    relative = {key: f"{value:.1%}" for key, value in cost.get("relative_to_single_task", {}).items()}
+    return [
+        name,
+        round(cost["parameters"] / 1e6, 3),
+        relative.get("parameters"),
+        round(cost["multiply_adds"] / 1e9, 3),
+        relative.get("multiply_adds"),
+        cost["seconds"],
+    ]

@@ -1,14 +1,22 @@
 """Phase 3: retrain the network under an architecture sampled from the policy."""
 
 from envs.run import Run, ScoredEvaluation
-from envs.weight_training import WeightTraining, train_weights
-from models.shared_paths import Gates
+from envs.run_files import RunFiles
+from envs.weight_training import HardGates, WeightTraining, train_weights
+from utils.checkpoint import load_checkpoint
 
 
-def retrain(run: Run, gates: Gates, exp_id: int) -> ScoredEvaluation:
+def finished_iterations(files: RunFiles, exp_id: int, policy_iter: str) -> int:
+    """How far an earlier retraining came by its `latest` checkpoint; 0 where there is none."""
+    latest = files.checkpoint(files.retrain_label(exp_id, policy_iter, "latest"))
+    return load_checkpoint(latest).get("iter", 0) if latest.is_file() else 0
+
+
+def retrain(run: Run, gates: HardGates, exp_id: int, resume: bool) -> ScoredEvaluation:
     """Train `run.net` under fixed gates for `retrain_total_iters`; saves `latest` and `best` under their labels.
 
-    With `retrain_resume` it goes on from `latest`, if there is one.
+    Args:
+        resume: go on from `latest`.
 
     Returns:
         The evaluation of `best`.
@@ -16,8 +24,8 @@ def retrain(run: Run, gates: Gates, exp_id: int) -> ScoredEvaluation:
     settings = run.settings
     latest = run.files.retrain_label(exp_id, settings.policy_iter, "latest")
     best = run.files.retrain_label(exp_id, settings.policy_iter, "best")
-    training = WeightTraining.start(run)
-    if settings.retrain_resume and run.files.checkpoint(latest).is_file():
+    training = WeightTraining.start(run, gates)
+    if resume:
         training.restore(run, run.files.checkpoint(latest))
-    train_weights(run, training, gates, settings.retrain_iters, f"retraining {exp_id}", latest, best)
+    train_weights(run, training, settings.retrain_iters, f"retraining {exp_id}", latest, best)
     return training.best

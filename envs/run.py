@@ -1,52 +1,25 @@
-"""What the phases of a run share: its network, tasks, data, files and reports."""
+"""What the phases of a run share: its network, tasks, data, files and log."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from envs.data import Data, EvaluationBatches
 from envs.evaluation import Evaluation, evaluate
-from envs.tasks import Task, score
+from envs.run_files import RunFiles
+from envs.scoring import score
+from envs.tasks import Task
 from models.multitask import MultiTaskNet
 from models.shared_paths import Gates
 from utils.checkpoint import save_checkpoint
-from utils.config import PathsSection, TrainSection
+from utils.config import TrainSection
 from utils.devices import random_states
 from utils.files import write_json
-from utils.logger import RunLogger, RunningMeans
+from utils.logger import RunLogger
 from utils.pictures import save_shares
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """Where an experiment keeps its logs, checkpoints and results; names are the release's."""
-
-    logs: Path
-    checkpoints: Path
-    results: Path
-
-    @classmethod
-    def of(cls, paths: PathsSection, exp_name: str) -> "RunFiles":
-        """`{log_dir}/{exp_name}` and its siblings."""
-        return cls(*(Path(folder) / exp_name for folder in (paths.log_dir, paths.checkpoint_dir, paths.result_dir)))
-
-    def checkpoint(self, label: str) -> Path:
-        """Checkpoint of a label such as `warmup`, `latest`, `best` or a `retrain_label`."""
-        return self.checkpoints / f"{label}_model.pth.tar"
-
-    @staticmethod
-    def retrain_label(exp_id: int, policy_iter: str, which: str) -> str:
-        """Label of retraining number `exp_id`; `which` is `latest` or `best`."""
-        return f"retrain{exp_id:03d}_policyIter{policy_iter}_{which}"
-
-    def gates(self, policy_iter: str, seed: int) -> Path:
-        """Sampled gates, as JSON; the release keeps a pickle of the same stem beside it."""
-        return self.checkpoints / f"policyIter{policy_iter}_rs{seed:04d}.json"
 
 
 @dataclass(frozen=True)
@@ -56,6 +29,10 @@ class ScoredEvaluation:
     evaluation: Evaluation
     score: float
     iteration: int
+
+    def is_better_than(self, other: "ScoredEvaluation | None") -> bool:
+        """Whether the score is higher; anything is better than nothing."""
+        return other is None or self.score > other.score
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ScoredEvaluation":
@@ -92,12 +69,17 @@ class Run:
         self.logger.message(f"iteration {iteration}: score {scored.score:.4f}  {evaluation.headlines(self.tasks)}")
         return scored
 
-    def write_policy(self, iteration: int) -> None:
+    def write_policy(self, iteration: int, num_open: int) -> None:
         """Write the execution probabilities of `best`, task -> one per block, as `policy.json` and `policy.png`."""
-        probabilities = self.net.policy.execution_probabilities()
+        probabilities = self.net.policy.execution_probabilities(num_open)
         write_json(
             self.files.results / "policy.json",
-            {"checkpoint": "best", "iteration": iteration, "execution_probability": probabilities},
+            {
+                "checkpoint": "best",
+                "iteration": iteration,
+                "open_blocks": num_open,
+                "execution_probability": probabilities,
+            },
         )
         save_shares(self.files.results / "policy.png", probabilities, f"P(execute) at iteration {iteration}")
 
@@ -108,7 +90,7 @@ class Run:
         optimisers: Mapping[str, Optimizer],
         decays: Mapping[str, LRScheduler],
         best: ScoredEvaluation | None,
-        **progress: float | str,
+        **progress: Any,
     ) -> None:
         """Save weights and logits with all training state under a label.
 
@@ -126,35 +108,3 @@ class Run:
                 **progress,
             },
         )
-
-
-class StepReports:
-    """Logs the means of one kind of step's losses, raw and weighted, every `every` iterations."""
-
-    def __init__(self, logger: RunLogger, kind: str, every: int) -> None:
-        self._logger = logger
-        self._kind = kind
-        self._every = every
-        self._means = RunningMeans()
-
-    def report(
-        self,
-        iteration: int,
-        losses: Mapping[str, Tensor],
-        loss_weights: Mapping[str, float],
-        state: Mapping[str, float],
-    ) -> None:
-        """Take in one step's losses, and log where a report is due.
-
-        Args:
-            losses: raw losses by name, and their weighted sum as "total"; scalars on their device.
-            state: temperature, open blocks, learning rates and the like, logged as they are.
-        """
-        self._means.update(losses)
-        if iteration % self._every:
-            return
-        means = self._means.pop()
-        weighted = {f"weighted/{name}": loss_weights[name] * means[name] for name in means if name != "total"}
-        raw = {f"loss/{name}": mean for name, mean in means.items()}
-        self._logger.scalars(self._kind, iteration, {**raw, **weighted, **state})
-        self._logger.show(iteration, means)

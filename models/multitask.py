@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from models.blocks import Turns
+from models.blocks import GatedBlock, Turns
 from models.heads import ASPP
 from models.policy import Policy
 from models.resnet import ResNet
 from models.shared_paths import Gates, run_shared_paths
 from models.task_by_task import run_task_by_task
 
-RunPaths = Callable[[Sequence[nn.Module], Tensor, Gates], dict[str, Tensor]]
+RunPaths = Callable[[Sequence[GatedBlock], Tensor, Gates], dict[str, Tensor]]
 
 EXECUTIONS: dict[str, RunPaths] = {"shared": run_shared_paths, "task_by_task": run_task_by_task}
 """`execution` of the configuration -> how the paths are run."""

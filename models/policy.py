@@ -116,11 +116,12 @@ class Policy(nn.Module):
         return [1] * closed + list(probabilities[-num_open:, EXECUTE].unbind())
 
     @torch.no_grad()
-    def execution_probabilities(self) -> dict[str, list[float]]:
-        """P(execute) per task and block, in [0, 1]; 1 for the blocks without logits."""
-        executed = [1.0] * (self.num_blocks - self.num_policy_blocks)
+    def execution_probabilities(self, num_open: int | None = None) -> dict[str, list[float]]:
+        """P(execute) per task and block, in [0, 1]; 1 for blocks without logits and those not among the last open."""
+        num_open = self.num_policy_blocks if num_open is None else num_open
+        executed = [1.0] * (self.num_blocks - num_open)
         return {
-            task: executed + torch.softmax(logits.double(), dim=-1)[:, EXECUTE].tolist()
+            task: executed + torch.softmax(logits.double(), dim=-1)[-num_open:, EXECUTE].tolist()
             for task, logits in self.logits.items()
         }
 
@@ -134,7 +135,8 @@ class Policy(nn.Module):
         random = np.random.RandomState(seed)
         sampled = {}
         for task, logits in self.logits.items():
-            probabilities = torch.softmax(logits.double(), dim=-1).cpu().numpy()
+            # On the CPU, so that every device gives the same architecture to the last bit.
+            probabilities = torch.softmax(logits.cpu().double(), dim=-1).numpy()
             sampled[task] = [int(random.choice((1, 0), p=row)) for row in probabilities]
         num_open = self.num_policy_blocks if num_open is None else num_open
         closed = self.num_blocks - num_open

@@ -33,8 +33,11 @@ def release_sharing_weights(num_blocks: int, diff_sparsity_weights: bool) -> Ten
 
 
 def paper_sharing_weights(num_blocks: int) -> Tensor:
-    """(L - l) / L for l = 1 .. L (equation 4): the bottom blocks are pressed hardest to agree."""
-    return 1 - top_heavy_weights(num_blocks)
+    """(L - l) / L for l = 0 .. L-1 (equation 4): the bottom blocks are pressed hardest to agree.
+
+    Counted from 0 as everywhere here, so that the last block is pressed too.
+    """
+    return top_heavy_weights(num_blocks).flip(0)
 
 
 def release_sparsity(logits: Logits, num_open: int, block_weights: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ task of the group needs it. The result equals running the network once per task,
 
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from models.blocks import GatedBlock, Turns, take_turns
@@ -25,7 +26,10 @@ def all_blocks(tasks: Iterable[str], num_blocks: int) -> dict[str, list[int]]:
 
 def decided(gates: Gates) -> dict[str, list[int]]:
     """Gate tensors that hold exactly 0 or 1 -> numbers, so that skipped blocks are left out."""
-    return {task: [int(gate) for gate in path] for task, path in gates.items()}
+    tensors = [gate for path in gates.values() for gate in path if mixes(gate)]
+    # One transfer for all: each `int(gate)` would wait for the device.
+    values = iter(torch.stack(tensors).tolist() if tensors else [])
+    return {task: [int(next(values)) if mixes(gate) else gate for gate in path] for task, path in gates.items()}
 
 
 def run_shared_paths(blocks: Sequence[GatedBlock], x: Tensor, gates: Gates) -> dict[str, Tensor]:

@@ -28,16 +28,23 @@ def script_parser(description: str) -> ArgumentParser:
     return parser
 
 
-def add_exp_ids(parser: ArgumentParser, default: list[int], purpose: str) -> None:
-    """Add `--exp_ids`, indices into the configuration's seeds."""
+def add_exp_ids(parser: ArgumentParser, default: str, purpose: str) -> None:
+    """Add `--exp_ids`, indices into the configuration's seeds; None where they are not given."""
     parser.add_argument(
         "--exp_ids",
         type=int,
         nargs="+",
-        default=default,
         metavar="I",
         help=f"{purpose}; each is an index into `seed` of the configuration (default: {default})",
     )
+
+
+def not_negative(text: str) -> int:
+    """An argument's type: a number from 0 on."""
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
 
 
 def next_command(script: str, arguments: Namespace, exp_ids: Iterable[int]) -> str:

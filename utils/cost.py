@@ -1,12 +1,16 @@
 """What a forward pass costs: parameters that it touches, multiply-adds, time."""
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from utils.modes import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,30 @@ def measure_cost(shadow: nn.Module, forward: Callable[[nn.Module], object]) -> C
     for hook in hooks:
         hook.remove()
     return Cost(parameters=sum(used.values()), multiply_adds=counter.get_total_flops() // 2)
+
+
+SLOW = 0.5
+"""Seconds from which on a pass is timed once: what it has to set up no longer matters."""
+
+
+@torch.inference_mode()
+def measure_seconds(module: nn.Module, forward: Callable[[nn.Module], object], device: torch.device) -> float:
+    """Wall time of `forward(module)` in evaluation mode: the median of five passes after a first one."""
+    with evaluation_mode(module):
+        first = _timed(module, forward, device)
+        if first >= SLOW:
+            return first
+        return median(_timed(module, forward, device) for _ in range(5))
+
+
+def _timed(module: nn.Module, forward: Callable[[nn.Module], object], device: torch.device) -> float:
+    start = _clock(device)
+    forward(module)
+    return _clock(device) - start
+
+
+def _clock(device: torch.device) -> float:
+    """Seconds, once the device has finished what it was asked to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

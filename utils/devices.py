@@ -28,6 +28,8 @@ def choose_device(gpus: Sequence[int]) -> tuple[torch.device, str]:
     for gpu in gpus:
         if not 0 <= gpu < available:
             raise UserError(f"--gpus {gpu}: this machine has GPUs 0 to {available - 1}; choose among them.")
+    # Else pinned memory and random states would open a context on GPU 0 as well.
+    torch.cuda.set_device(gpus[0])
     line = f"device: GPU {gpus[0]}, {torch.cuda.get_device_name(gpus[0])}"
     if len(gpus) > 1:
         line += f"; a run uses one GPU, so {', '.join(str(gpu) for gpu in gpus[1:])} stay free"
@@ -52,6 +54,13 @@ def random_states() -> dict[str, Tensor | list[Tensor]]:
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
+
+
+def restore_random_states(states: Mapping[str, Tensor | list[Tensor]]) -> None:
+    """Put torch's generators back into the states that `random_states` returned."""
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -41,6 +41,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents; raises `UserError` where that, or writing a file into it, fails."""
+    probe = path / f".{uuid.uuid4().hex}.tmp"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written to ({error.strerror or error}); expected a folder, or a place where one can be "
+            "made, choose another one with --set paths"
+        ) from error
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all; raises `UserError` where it cannot be written."""
     with replacing(path) as temporary:

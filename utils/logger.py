@@ -10,21 +10,24 @@ from tensorboardX import SummaryWriter
 from torch import Tensor
 from tqdm import tqdm
 
+from utils.files import make_folder
 from utils.progress import progress_bar
 
 
 class RunLogger:
     """Writes `metrics.jsonl`, `log.txt` and tensorboardX events into one folder.
 
-    Usable as a context manager, which closes the files. `continued` keeps the metrics of an earlier run in
-    the folder, which a new run replaces; the log is always continued.
+    Usable as a context manager, which closes the files. A new run replaces the metrics of an earlier one in the
+    folder; one that goes on after iteration `finished` keeps them up to there. `log.txt` is always continued.
     """
 
-    def __init__(self, folder: Path, continued: bool = False) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._events = SummaryWriter(str(folder))
-        self._lines = (folder / "metrics.jsonl").open("a" if continued else "w", encoding="utf-8")
+    def __init__(self, folder: Path, finished: int = 0) -> None:
+        make_folder(folder)
+        self._events = SummaryWriter(str(folder), purge_step=finished + 1)
+        metrics = folder / "metrics.jsonl"
+        earlier = metrics.read_text(encoding="utf-8").splitlines() if finished and metrics.is_file() else []
+        self._lines = metrics.open("w", encoding="utf-8")
+        self._lines.writelines(f"{line}\n" for line in earlier if json.loads(line)["iteration"] <= finished)
         self._log = (folder / "log.txt").open("a", encoding="utf-8")
         self._bar: tqdm | None = None
 
@@ -70,20 +73,24 @@ class RunLogger:
 
 
 class RunningMeans:
-    """Means of named scalars between two reports, kept on their device so that no step waits for it."""
+    """Means of named scalars between two reports, kept on their device so that no step waits for it.
+
+    Attributes:
+        count: steps since the last report.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
 
     def update(self, values: Mapping[str, Tensor]) -> None:
-        """Add one step's values, scalars without gradient."""
+        """Add one step's values, scalars without gradient; every step has the same names."""
+        self.count += 1
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
 
     def pop(self) -> dict[str, float]:
-        """The means since the last call."""
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-        self._sums, self._counts = {}, {}
+        """The means since the last call; empty where there was no step."""
+        means = {name: float(total) / self.count for name, total in self._sums.items()}
+        self.count, self._sums = 0, {}
         return means

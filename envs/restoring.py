@@ -1,0 +1,101 @@
+"""Networks, policies and architectures back from their files, our own or the release's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from envs.weight_training import HardGates
+from models.multitask import MultiTaskNet
+from models.policy import Policy
+from models.release import from_release, gates_from_release, is_release_state
+from utils.checkpoint import load_checkpoint, load_gates, load_tensor_pickle, load_weights
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class LearnedPolicy:
+    """A policy from a checkpoint, and how many of the last blocks follow it; None for all that have logits."""
+
+    policy: Policy
+    num_open: int | None
+
+
+def load_network(net: MultiTaskNet, path: Path) -> dict[str, Any]:
+    """Load weights and logits from one of our checkpoints or of the release's; returns what else it holds.
+
+    Raises:
+        UserError: no such checkpoint, or one that does not fit the network.
+    """
+    checkpoint = load_checkpoint(path)
+    load_weights(net, our_state(checkpoint.pop("mtl-net"), net), path)
+    return checkpoint
+
+
+def load_learned_policy(net: MultiTaskNet, path: Path) -> LearnedPolicy:
+    """Load weights and logits into `net`, for sampling from its policy; raises as `load_network`."""
+    checkpoint = load_network(net, path)
+    return LearnedPolicy(net.policy, checkpoint.get("open_blocks"))
+
+
+def load_without_policy(net: MultiTaskNet, path: Path) -> None:
+    """Load the weights of a checkpoint and keep the logits as they are (`train.resume`); raises as `load_network`."""
+    state = our_state(load_checkpoint(path)["mtl-net"], net)
+    weights = {key: value for key, value in state.items() if not key.startswith("policy.")}
+    fresh = {key: value for key, value in net.state_dict().items() if key.startswith("policy.")}
+    load_weights(net, weights | fresh, path)
+
+
+def our_state(state: dict[str, Any], net: MultiTaskNet) -> dict[str, Any]:
+    """A state dict under our names, whichever it came with."""
+    return from_release(state, net) if is_release_state(state) else state
+
+
+def load_architecture(net: MultiTaskNet, path: Path) -> HardGates:
+    """Gates sampled before: our JSON at `path`, else the release's pickle of the same stem beside it.
+
+    Raises:
+        UserError: neither file exists, both do but differ, or the gates do not fit the network's tasks and blocks.
+    """
+    pickled = path.with_suffix(".pickle")
+    readings = {}
+    if path.is_file():
+        readings[path] = load_gates(path)
+    if pickled.is_file():
+        readings[pickled] = load_release_gates(pickled, list(net.heads))
+    if not readings:
+        raise UserError(f"sampled gates {path} (or {pickled.name}) do not exist: run re-train.py first.")
+    gates, *others = readings.values()
+    if others and others[0] != gates:
+        raise UserError(f"gates {path} and {pickled.name} differ: remove the one that is not meant.")
+    expected = dict.fromkeys(net.heads, net.num_blocks)
+    found = {task: len(path_gates) for task, path_gates in gates.items()}
+    if found != expected:
+        raise UserError(
+            f"gates {next(iter(readings))} are for {found} (task: blocks), but the network has {expected}; "
+            "set backbone and tasks as they were when they were sampled."
+        )
+    return {task: gates[task] for task in net.heads}
+
+
+def load_release_gates(path: Path, tasks: Sequence[str]) -> HardGates:
+    """The gates of one of the release's pickles.
+
+    Raises:
+        UserError: the file holds anything but one one-hot tensor per task.
+    """
+    policies = load_tensor_pickle(path)
+    try:
+        return gates_from_release(policies, tasks)
+    except ValueError as error:
+        raise UserError(f"policy {path} does not fit the configured tasks: {error}") from error
+
+
+def refuse_other_gates(checkpoint: dict[str, Any], gates: HardGates, path: Path) -> None:
+    """Weights must not run under other gates than they were trained with, as far as the checkpoint knows.
+
+    Raises:
+        UserError: they would.
+    """
+    if checkpoint.get("gates", gates) != gates:
+        raise UserError(f"checkpoint {path} was trained under other gates than those sampled now: run re-train.py.")
