@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 DEMO := yamls/demo/rooms.yml
 ROOMS := runs/data/rooms
 
-.PHONY: help demo test test-long lint samples clean
+.PHONY: help demo test test-long lint clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ $(VENV)/installed: requirements.txt
 	touch $@
 
 demo: $(VENV)/installed  ## Render rooms, learn a policy, retrain 8 architectures, test the best: minutes on a laptop
-	$(RUN) -m dataloaders.rendered nyu_v2 $(ROOMS) --train 320 --test 60 --height 120 --width 160 --seed 0 --workers 2
+	$(RUN) -m dataloaders.rendered nyu_v2 $(ROOMS) --train 400 --test 60 --height 90 --width 120 --seed 0 --workers 2
 	$(RUN) train.py --config $(DEMO)
 	$(RUN) re-train.py --config $(DEMO) --exp_ids 0 1 2 3 4 5 6 7
 	$(RUN) test.py --config $(DEMO) --best --constant
@@ -26,12 +26,12 @@ demo: $(VENV)/installed  ## Render rooms, learn a policy, retrain 8 architecture
 test: $(VENV)/installed lint  ## Lint, and all tests but the long ones
 	$(RUN) -m pytest -q -m "not long"
 
-test-long: $(VENV)/installed  ## The tests that take minutes each
+test-long: $(VENV)/installed  ## The whole demo as a test: minutes
 	$(RUN) -m pytest -q -m long
 
 lint: $(VENV)/installed  ## Style and formatting
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-clean:  ## Remove the environment and all runs
-	rm -rf $(VENV) runs
+clean:  ## Remove the environment and what the demo wrote
+	rm -rf $(VENV) $(ROOMS) runs/*/demo

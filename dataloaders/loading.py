@@ -25,7 +25,7 @@ def keyed_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generat
 
 
 class PassBatchSampler(Sampler[list[Key]]):
-    """Training batches: pass after pass over the data set, each in its own random order.
+    """Training batches without end: pass after pass over the data set, each in its own random order.
 
     Args:
         num_samples: length of the data set.
@@ -33,24 +33,14 @@ class PassBatchSampler(Sampler[list[Key]]):
             the pass's only batch.
         seed, split: key of the orders, together with the pass number.
         start: number of batches already consumed, so that a resumed run continues with the next one.
-        num_passes: None for an endless stream.
     """
 
-    def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        seed: int,
-        split: str,
-        start: int = 0,
-        num_passes: int | None = None,
-    ):
+    def __init__(self, num_samples: int, batch_size: int, seed: int, split: str, start: int = 0):
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
         self.split = split
         self.start = start
-        self.num_passes = num_passes
 
     @property
     def batches_per_pass(self) -> int:
@@ -59,8 +49,7 @@ class PassBatchSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         first_pass, consumed = divmod(self.start, self.batches_per_pass)
-        passes = itertools.count(first_pass) if self.num_passes is None else range(first_pass, self.num_passes)
-        for pass_number in passes:
+        for pass_number in itertools.count(first_pass):
             yield from self._batches_of(pass_number)[consumed:]
             consumed = 0
 

@@ -66,14 +66,15 @@ def collect_retraining(files: RunFiles, architectures: Mapping[int, HardGates]) 
     Raises:
         UserError: a results file is damaged.
     """
+    paths = [files.retrained(exp_id) for exp_id in sorted(architectures)]
     runs = [
-        read_result(files.retrained(exp_id)) for exp_id in sorted(architectures) if files.retrained(exp_id).is_file()
+        read_result(path, {"exp_id", "seed", "gates", "score", "metrics", "cost"}) for path in paths if path.is_file()
     ]
     return [run for run in runs if run["gates"] == architectures[run["exp_id"]]]
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """One results file of re-train.py.
+def read_result(path: Path, keys: set[str]) -> dict[str, Any]:
+    """One results file of re-train.py, which must have at least the named keys.
 
     Raises:
         UserError: the file is missing, or not one of them.
@@ -82,14 +83,23 @@ def read_result(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); run re-train.py again.") from error
-    if not isinstance(result, dict):
-        raise UserError(f"{path} is not a results file of re-train.py; run it again.")
+    if not isinstance(result, dict) or not keys <= result.keys():
+        raise UserError(
+            f"{path} is not a results file of re-train.py, which has {', '.join(sorted(keys))}; run it again."
+        )
     return result
 
 
 def best_retrained(files: RunFiles) -> dict[int, int]:
-    """{exp_id: seed} of the best run in `retrain.json`; raises as `read_result`."""
-    best = read_result(files.results / "retrain.json")["best"]
+    """{exp_id: seed} of the best run in `retrain.json`.
+
+    Raises:
+        UserError: the file is missing, or does not say which run is best.
+    """
+    path = files.results / "retrain.json"
+    best = read_result(path, {"best"})["best"]
+    if not isinstance(best, dict) or not {"exp_id", "seed"} <= best.keys():
+        raise UserError(f"{path} does not say which run is best; run re-train.py again.")
     return {best["exp_id"]: best["seed"]}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from envs.cost_report import cost_report
 from models.multitask import MultiTaskNet, build_network
 from models.shared_paths import all_blocks
-from utils.cost import Cost, measure_cost
+from utils.cost import Cost, measure_cost, without_data
 
 OUTPUTS = {"seg": 5, "sn": 3, "depth": 1}
 IMAGE_SIZE = (32, 48)
@@ -31,7 +31,8 @@ class TinyNet(nn.Module):
 
 
 def test_a_tiny_network_by_hand() -> None:
-    cost = measure_cost(TinyNet(), lambda net: net(torch.empty(1, 3, 4, 5, device="meta")))
+    shadow = without_data(TinyNet())
+    cost = measure_cost(shadow, lambda net: net(torch.empty(1, 3, 4, 5, device="meta")))
     assert cost.parameters == 3 * 3 * 9 + (3 + 3) + (3 * 2 + 2)
     assert cost.multiply_adds == 2 * (3 * 3 * 9) * 20 + (3 * 2) * 20
 
@@ -39,10 +40,19 @@ def test_a_tiny_network_by_hand() -> None:
 def test_measuring_changes_nothing() -> None:
     net = TinyNet().train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    measure_cost(net, lambda shadow: shadow(torch.empty(2, 3, 4, 5, device="meta")))
+    shadow = without_data(net)
+    costs = [measure_cost(shadow, lambda net: net(torch.empty(2, 3, 4, 5, device="meta"))) for _ in range(2)]
+    assert costs[0] == costs[1]
     assert all(module.training for module in net.modules())
-    assert all(not module._forward_hooks for module in net.modules())
+    assert all(not module._forward_hooks for module in [*net.modules(), *shadow.modules()])
     torch.testing.assert_close(dict(net.state_dict()), before, rtol=0, atol=0)
+
+
+def test_a_module_without_data_has_shapes_alone() -> None:
+    shadow = without_data(TinyNet().train())
+    assert {tensor.device.type for tensor in shadow.state_dict().values()} == {"meta"}
+    assert shadow.unused.weight.shape == (100, 3, 3, 3)
+    assert not any(module.training for module in shadow.modules())
 
 
 # ResNet18 of width 4 with ASPP heads of width 4, at 32x48, counted by hand.
@@ -97,13 +107,25 @@ def report(net: MultiTaskNet, gates: dict[str, list[int]]) -> dict[str, Any]:
     return cost_report(net, gates, IMAGE_SIZE)
 
 
+def counted(cost: dict[str, Any]) -> dict[str, int]:
+    """What of a cost does not depend on the machine."""
+    return {kind: cost[kind] for kind in ("parameters", "multiply_adds")}
+
+
+def shares(cost: dict[str, int], full: dict[str, int]) -> dict[str, float]:
+    return {kind: cost[kind] / full[kind] for kind in ("parameters", "multiply_adds")}
+
+
 def test_a_task_alone_pays_for_what_it_executes(net: MultiTaskNet) -> None:
     gates = {"seg": [1, 0, 0, 1, 1, 0, 1, 0], "sn": [0] * 8}
     measured = report(net, gates)
     assert measured["input_size"] == [32, 48]
+    assert measured["device"] == f"CPU, {torch.get_num_threads()} threads"
     for task, path in gates.items():
         by_hand = total(STEM, *path_cost(path), head_cost(OUTPUTS[task]))
-        assert measured["per_task"][task] == by_hand
+        full = total(STEM, *path_cost([1] * 8), head_cost(OUTPUTS[task]))
+        assert counted(measured["per_task"][task]) == by_hand
+        assert measured["per_task"][task]["relative_to_single_task"] == shares(by_hand, full)
 
 
 def test_tasks_together_share_until_their_gates_differ(net: MultiTaskNet) -> None:
@@ -122,18 +144,32 @@ def test_hard_sharing_pays_for_one_backbone_and_single_tasks_for_one_each(net: M
     backbone = [STEM, *path_cost([1] * 8)]
     heads = [head_cost(outputs) for outputs in OUTPUTS.values()]
     shared, single = total(*backbone, *heads), total(*3 * backbone, *heads)
-    assert measured["together"] == shared
-    assert measured["single_task_networks"] == single
-    assert measured["relative_to_single_task"] == {
-        "parameters": shared["parameters"] / single["parameters"],
-        "multiply_adds": shared["multiply_adds"] / single["multiply_adds"],
-    }
+    assert counted(measured["together"]) == shared
+    assert counted(measured["single_task_networks"]) == single
+    assert measured["together"]["relative_to_single_task"] == shares(shared, single)
+    for task in OUTPUTS:
+        assert measured["per_task"][task]["relative_to_single_task"] == {"parameters": 1, "multiply_adds": 1}
 
 
 def test_single_task_networks_do_not_depend_on_the_gates(net: MultiTaskNet) -> None:
-    skipping = report(net, {task: [0] * 8 for task in OUTPUTS})
-    assert skipping["single_task_networks"] == report(net, all_blocks(OUTPUTS, 8))["single_task_networks"]
-    assert skipping["relative_to_single_task"]["parameters"] < 0.5
+    skipping, executing = (report(net, {task: [gate] * 8 for task in OUTPUTS}) for gate in (0, 1))
+    assert counted(skipping["single_task_networks"]) == counted(executing["single_task_networks"])
+    assert skipping["together"]["relative_to_single_task"]["parameters"] < 0.5
+
+
+def test_everything_is_timed_and_the_network_left_as_it_was(net: MultiTaskNet) -> None:
+    net.train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    measured = report(net, all_blocks(OUTPUTS, 8))
+    assert torch.equal(torch.rand(1), expected)
+    assert all(module.training for module in net.modules())
+    torch.testing.assert_close(dict(net.state_dict()), before, rtol=0, atol=0)
+    assert measured["per_task"].keys() == OUTPUTS.keys()
+    for cost in (*measured["per_task"].values(), measured["together"], measured["single_task_networks"]):
+        assert cost["seconds"] > 0
 
 
 def test_together_never_costs_more_than_one_by_one(net: MultiTaskNet) -> None:

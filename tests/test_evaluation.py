@@ -95,7 +95,6 @@ def test_metrics_equal_those_of_metrics_updated_by_hand(net: StubNet, batches: l
             assert evaluation.metrics[protocol][name] == metric.compute()
     assert (evaluation.metrics["standard"]["sn"] is None) == (normals == "release")
     assert evaluation.num_samples == 3
-    assert evaluation.seconds_per_image > 0
 
 
 def test_the_network_runs_once_per_batch_in_evaluation_mode(net: StubNet, batches: list[Batch]) -> None:
@@ -134,7 +133,6 @@ def test_every_module_returns_to_its_own_mode(net: StubNet, batches: list[Batch]
 def test_without_batches_there_are_no_values(net: StubNet) -> None:
     evaluation = evaluate(net, GATES, [], make_tasks())
     assert evaluation.num_samples == 0
-    assert evaluation.seconds_per_image == 0
     assert set(evaluation.metrics["release"]["depth"].values()) == {None}
 
 
@@ -154,7 +152,7 @@ def an_evaluation() -> Evaluation:
         "release": {"seg": {"mIoU": 0.27518, "err": None}, "sn": {"Angle Mean": 17.5}},
         "standard": {"seg": {"mIoU": 0.25}, "sn": None},
     }
-    return Evaluation(metrics, num_samples=4, seconds_per_image=0.1)
+    return Evaluation(metrics, num_samples=4)
 
 
 def test_flat_names_protocol_task_and_metric() -> None:
@@ -172,5 +170,5 @@ def test_headlines_are_the_releases_in_the_order_of_the_tasks() -> None:
 
 
 def test_a_headline_without_value_is_a_dash() -> None:
-    evaluation = Evaluation({"release": {"seg": {"mIoU": None}}, "standard": {}}, 1, 0.1)
+    evaluation = Evaluation({"release": {"seg": {"mIoU": None}}, "standard": {}}, num_samples=1)
     assert evaluation.headlines(build_tasks("NYU_v2", ["seg"], [40])) == "seg mIoU -"

@@ -54,7 +54,7 @@ def test_each_pass_shows_every_sample_at_most_once_in_an_order_of_its_own() -> N
 
 def test_order_is_keyed_by_seed_and_split() -> None:
     def first_pass(seed: int, split: str) -> list[list[Key]]:
-        return list(PassBatchSampler(50, 5, seed, split, num_passes=1))
+        return list(itertools.islice(PassBatchSampler(50, 5, seed, split), 10))
 
     assert first_pass(1, "train") == first_pass(1, "train")
     assert first_pass(1, "train") != first_pass(2, "train")
@@ -66,11 +66,6 @@ def test_resumed_stream_continues_where_the_first_one_was_left(start: int) -> No
     whole = list(itertools.islice(PassBatchSampler(10, 3, 5, "train"), 12))
     resumed = list(itertools.islice(PassBatchSampler(10, 3, 5, "train", start=start), 12 - start))
     assert resumed == whole[start:]
-
-
-def test_finite_stream_ends_after_its_passes() -> None:
-    assert len(list(PassBatchSampler(10, 3, 5, "train", num_passes=2))) == 6
-    assert len(list(PassBatchSampler(10, 3, 5, "train", start=4, num_passes=2))) == 2
 
 
 def test_short_batch_is_kept_only_as_the_only_one() -> None:
@@ -101,7 +96,8 @@ def test_evaluation_follows_the_order_of_the_files() -> None:
 
 
 def test_orders_and_samples_draw_from_different_streams() -> None:
-    order = [index for batch in PassBatchSampler(1000, 1, 7, "train", num_passes=1) for _, index in batch]
+    first_pass = itertools.islice(PassBatchSampler(1000, 1, 7, "train"), 1000)
+    order = [index for batch in first_pass for _, index in batch]
     assert order != keyed_generator(7, "train", 0, 0).permutation(1000).tolist()
 
 

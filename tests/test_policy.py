@@ -107,6 +107,15 @@ def test_curriculum_opens_the_last_blocks_first() -> None:
     assert all(opened[task] == [1, 1, 1, sampled[task][-1]] for task in sampled)
 
 
+def test_probabilities_of_closed_blocks_are_one() -> None:
+    policy = seeded_policy(["seg", "sn"], 6, skip_layer=1)
+    for task, logits in policy.logits.items():
+        exponentials = np.exp(logits.detach().double().numpy())
+        execute = exponentials[:, 0] / exponentials.sum(axis=1)
+        assert policy.execution_probabilities()[task] == pytest.approx([1.0, *execute])
+        assert policy.execution_probabilities(num_open=2)[task] == pytest.approx([1.0] * 4 + [*execute[-2:]])
+
+
 def test_without_curriculum_every_block_is_open() -> None:
     curriculum = Curriculum(num_blocks=4, speed=None)
     assert (curriculum.num_open(0), curriculum.periods) == (4, 0)

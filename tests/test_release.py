@@ -108,7 +108,7 @@ def test_gates_are_plain_numbers_whatever_the_type(dtype: torch.dtype) -> None:
     "names", [["task1_policy"], ["task0_policy", "task1_policy"], ["task1_policy", "task2_policy", "task3_policy"]]
 )
 def test_policies_of_other_tasks_are_refused(names: list[str]) -> None:
-    with pytest.raises(UserError, match=r"expected \['task1_policy', 'task2_policy'\]"):
+    with pytest.raises(ValueError, match=r"expected \['task1_policy', 'task2_policy'\]"):
         gates_from_release(dict.fromkeys(names, one_hot([1, 0])), ["seg", "sn"])
 
 
@@ -127,5 +127,5 @@ def test_policies_of_other_tasks_are_refused(names: list[str]) -> None:
     ],
 )
 def test_policies_that_are_not_one_hot_are_refused(policy: torch.Tensor) -> None:
-    with pytest.raises(UserError, match=r"task2_policy .* one-hot"):
+    with pytest.raises(ValueError, match=r"task2_policy .* one-hot"):
         gates_from_release({"task1_policy": one_hot([1]), "task2_policy": policy}, ["seg", "sn"])

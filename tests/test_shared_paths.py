@@ -2,11 +2,14 @@
 
 import copy
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.multitask import MultiTaskNet, build_network
 from models.shared_paths import Gates, all_blocks, decided
@@ -211,6 +214,26 @@ def test_decided_gates_give_what_their_tensors_give() -> None:
     image = torch.randn(1, 3, 33, 41, dtype=torch.float64)
     for task, prediction in net(image, decided(drawn)).items():
         torch.testing.assert_close(prediction, net(image, drawn)[task])
+
+
+class CountScalars(TorchDispatchMode):
+    """Counts the tensors that are turned into numbers one by one."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_gates_are_decided_in_their_order_and_without_a_wait_for_each() -> None:
+    path = [1, torch.tensor(0.0), torch.tensor(1.0, requires_grad=True), 0]
+    gates = {"seg": path, "sn": path[::-1], "depth": [0, 1, 1, 0]}
+    with CountScalars() as scalars:
+        decisions = decided(gates)
+    assert decisions == {"seg": [1, 0, 1, 0], "sn": [0, 1, 0, 1], "depth": [0, 1, 1, 0]}
+    assert all(type(gate) is int for path in decisions.values() for gate in path)
+    assert scalars.count == 0
 
 
 @pytest.mark.parametrize("backbone", ["ResNet34", "ResNet50", "ResNet101"])

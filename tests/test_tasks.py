@@ -1,17 +1,10 @@
-"""Task records, and the numbers that compare runs."""
+"""Task records: what they hold, which choices are refused, which classes a head has."""
 
 import pytest
 import torch
 
 from envs.metrics import NormalsRelease
-from envs.tasks import (
-    LARGEST_GAIN,
-    PROTOCOLS,
-    build_tasks,
-    check_classes,
-    relative_performance,
-    score,
-)
+from envs.tasks import PROTOCOLS, build_tasks, check_classes
 from utils.errors import UserError
 
 
@@ -21,14 +14,6 @@ def two_tasks(normals="release"):
 
 def three_tasks(normals="release"):
     return build_tasks("NYU_v2", ["seg", "sn", "depth"], [40, 3, 1], normals)
-
-
-def as_good_as_references(tasks):
-    """Metrics of a run that equals the reference in every respect."""
-    return {
-        name: dict.fromkeys(task.metrics["release"]().names, 1.0) | dict(task.references)
-        for name, task in tasks.items()
-    }
 
 
 class TestRecords:
@@ -96,56 +81,3 @@ class TestCheckClasses:
     def test_all_classes_and_the_ignored_one_pass(self):
         seg = torch.tensor([0, 39, 255, 7]).view(1, 2, 2)
         check_classes(two_tasks(), {"seg": seg, "name": ["only"]})
-
-
-class TestScore:
-    def test_single_task_quality_is_one_per_task(self):
-        assert score(as_good_as_references(two_tasks()), two_tasks()) == pytest.approx(2)
-        assert score(as_good_as_references(three_tasks()), three_tasks()) == pytest.approx(3)
-
-    def test_by_hand(self):
-        metrics = {
-            "seg": {"mIoU": 0.1652, "Pixel Acc": 0.691, "err": 9.0},
-            "sn": {
-                "Angle Mean": 30.0,
-                "Angle Median": 23.0,
-                "Angle 11.25": 24.6,
-                "Angle 22.5": 76.7,
-                "Angle 30": 86.8,
-            },
-        }
-        segmentation = (0.4 + 1) / 2
-        normals = (0.5 + 0.5 + 0.5 + 1 + 1) / 5
-        assert score(metrics, two_tasks()) == pytest.approx(segmentation + normals)
-
-    def test_a_value_that_does_not_exist_adds_nothing(self):
-        metrics = as_good_as_references(three_tasks())
-        metrics["depth"] = dict.fromkeys(metrics["depth"])
-        metrics["seg"]["mIoU"] = None
-        assert score(metrics, three_tasks()) == pytest.approx(0.5 + 1)
-
-    def test_an_error_of_zero_stays_finite(self):
-        metrics = as_good_as_references(three_tasks())
-        metrics["depth"]["abs_err"] = 0.0
-        assert score(metrics, three_tasks()) == pytest.approx(2 + (LARGEST_GAIN + 4) / 5)
-
-
-class TestRelativePerformance:
-    def test_by_hand(self):
-        tasks = two_tasks()
-        single = as_good_as_references(tasks)
-        multi = as_good_as_references(tasks)
-        multi["seg"]["mIoU"] *= 1.2
-        multi["seg"]["err"] = 100.0
-        multi["sn"]["Angle Mean"] *= 0.9
-        multi["sn"]["Angle 30"] *= 0.8
-        assert relative_performance(multi, single, tasks) == pytest.approx({"seg": 20 / 2, "sn": (10 - 20) / 5})
-
-    def test_metrics_that_cannot_be_compared_are_left_out(self):
-        tasks = two_tasks()
-        single = as_good_as_references(tasks)
-        multi = as_good_as_references(tasks)
-        single["seg"]["Pixel Acc"] = 0.0
-        multi["seg"]["mIoU"] *= 1.5
-        multi["sn"] = dict.fromkeys(multi["sn"])
-        assert relative_performance(multi, single, tasks) == {"seg": pytest.approx(50), "sn": None}

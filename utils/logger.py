@@ -25,9 +25,9 @@ class RunLogger:
         make_folder(folder)
         self._events = SummaryWriter(str(folder), purge_step=finished + 1)
         metrics = folder / "metrics.jsonl"
-        earlier = metrics.read_text(encoding="utf-8").splitlines() if finished and metrics.is_file() else []
+        kept = finished_lines(metrics, finished) if finished and metrics.is_file() else []
         self._lines = metrics.open("w", encoding="utf-8")
-        self._lines.writelines(f"{line}\n" for line in earlier if json.loads(line)["iteration"] <= finished)
+        self._lines.writelines(kept)
         self._log = (folder / "log.txt").open("a", encoding="utf-8")
         self._bar: tqdm | None = None
 
@@ -70,6 +70,13 @@ class RunLogger:
         for name, value in line.items():
             if value is not None:
                 self._events.add_scalar(f"{kind}/{name}", value, iteration)
+
+
+def finished_lines(metrics: Path, finished: int) -> list[str]:
+    """The lines of a `metrics.jsonl` up to iteration `finished`; a last one that a kill cut off is no line."""
+    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("}\n")]
+    return [line for line in whole if json.loads(line)["iteration"] <= finished]
 
 
 class RunningMeans:

@@ -1,0 +1,92 @@
+"""The splits of an experiment as streams of batches: endless crops to train on, whole frames to evaluate."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from envs.data import BatchStream, Data, Preparation
+from envs.losses import Batch
+from envs.tasks import build_tasks
+from tests.small_runs import CPU, small_data
+from utils.errors import UserError
+
+TEN_CLASSES = build_tasks("NYU_v2", ["seg"], [10])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    return small_data(tmp_path / "data", ["train", "train1"])
+
+
+def test_training_batches_are_crops_that_never_end(data: Data) -> None:
+    stream = data.training("train", batch_size=2)
+    assert stream.batches_per_pass == 2
+    batches = [next(stream) for _ in range(5)]
+    assert {tuple(batch["img"].shape) for batch in batches} == {(2, 3, 16, 24)}
+    assert batches[0].keys() == {"img", "seg", "depth", "depth_valid", "name"}
+    first_pass, second_pass = batches[:2], batches[2:4]
+    assert len({name for batch in first_pass for name in batch["name"]}) == 4
+    assert [batch["name"] for batch in first_pass] != [batch["name"] for batch in second_pass]
+
+
+def test_a_stream_started_later_continues_the_one_from_the_start(data: Data) -> None:
+    from_start = data.training("train", batch_size=2)
+    for _ in range(3):
+        next(from_start)
+    later = data.training("train", batch_size=2, start=3)
+    for _ in range(3):
+        expected, found = next(from_start), next(later)
+        assert found["name"] == expected["name"]
+        torch.testing.assert_close(found["img"], expected["img"], rtol=0, atol=0)
+
+
+def test_splits_have_batches_of_their_own(data: Data) -> None:
+    assert data.training("train1", batch_size=1).batches_per_pass == 4
+    with pytest.raises(KeyError, match="train2"):  # not asked for when the data was opened
+        data.training("train2", batch_size=1)
+
+
+@pytest.mark.parametrize(("whole", "sizes"), [(True, [2, 2, 1]), (False, [2, 2])])
+def test_evaluation_takes_frames_in_order_as_often_as_asked(data: Data, whole: bool, sizes: list[int]) -> None:
+    batches = data.evaluation("test", batch_size=2, whole=whole)
+    assert len(batches) == len(sizes)
+    for _ in range(2):
+        seen = list(batches)
+        assert [len(batch["img"]) for batch in seen] == sizes
+        assert [name for batch in seen for name in batch["name"]] == list("abcde")[: sum(sizes)]
+        assert seen[0]["img"].shape[2:] == (32, 48)
+
+
+def test_data_tells_its_size_and_what_it_noticed_once(data: Data) -> None:
+    assert data.image_size("val") == (32, 48)
+    assert data.seed == 88
+    assert len(set(data.notes)) == len(data.notes)
+    assert sum("serve as train and as test" in note for note in data.notes) == 1
+
+
+def test_a_class_that_the_head_lacks_stops_with_its_frame(tmp_path: Path) -> None:
+    few_classes = small_data(tmp_path / "data", tasks=TEN_CLASSES)
+    with pytest.raises(UserError, match=r"classes 0\.\.9"):
+        next(few_classes.training("train", batch_size=2))
+    with pytest.raises(UserError, match=r"^a: .* classes 0\.\.9"):
+        next(iter(few_classes.evaluation("test", batch_size=2, whole=True)))
+
+
+def test_a_stream_opens_its_loader_with_the_first_batch_and_prepares_each() -> None:
+    opened = []
+
+    class Loader:
+        def __iter__(self) -> Iterator[Batch]:
+            opened.append(True)
+            seg = torch.zeros(1, 2, 2, dtype=torch.int64)
+            yield {"img": torch.ones(1, 3, 2, 2), "seg": seg, "name": ["right"]}
+            yield {"img": torch.ones(1, 3, 2, 2), "seg": seg + 10, "name": ["wrong"]}
+
+    stream = BatchStream(Loader(), 1, Preparation(TEN_CLASSES, CPU))
+    assert not opened
+    assert next(stream)["name"] == ["right"]
+    with pytest.raises(UserError, match="wrong"):
+        next(stream)
+    assert opened == [True]

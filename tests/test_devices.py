@@ -1,0 +1,99 @@
+"""Where a run computes, the random state it starts from and goes on with."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from utils.devices import (
+    choose_device,
+    derived_seed,
+    random_states,
+    restore_random_states,
+    seed_everything,
+    to_device,
+)
+from utils.errors import UserError
+
+
+def pretend_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
+    """Let PyTorch report so many GPUs; returns the list to which each choice of the current one is added."""
+    current: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: f"Model {gpu}")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: current.append(gpu))
+    return current
+
+
+@pytest.mark.parametrize("gpus", [[0], [3], [0, 1]])
+def test_without_cuda_every_choice_is_the_cpu_and_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, gpus: list[int]
+) -> None:
+    pretend_gpus(monkeypatch, 0)
+    device, line = choose_device(gpus)
+    assert device == torch.device("cpu")
+    assert "no CUDA device" in line
+    assert "\n" not in line
+
+
+def test_minus_one_asks_for_the_cpu_even_beside_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(monkeypatch, 2)
+    device, line = choose_device([-1])
+    assert device == torch.device("cpu")
+    assert "--gpus -1" in line
+
+
+def test_the_first_gpu_named_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = pretend_gpus(monkeypatch, 3)
+    assert choose_device([1]) == (torch.device("cuda", 1), "device: GPU 1, Model 1")
+    device, line = choose_device([2, 0])
+    assert device == torch.device("cuda", 2)
+    assert "0 stay free" in line
+    assert current == [1, 2], "nothing is put on GPU 0 by default"
+
+
+@pytest.mark.parametrize("gpus", [[2], [0, 7], [-1, 0], [-2]])
+def test_gpus_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch, gpus: list[int]) -> None:
+    pretend_gpus(monkeypatch, 2)
+    with pytest.raises(UserError, match="GPUs 0 to 1"):
+        choose_device(gpus)
+
+
+def draws() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_a_seed_starts_every_generator() -> None:
+    seed_everything(88)
+    first, second = draws(), draws()
+    seed_everything(88)
+    assert draws() == first
+    seed_everything(45)
+    for number, other in zip(draws(), first, strict=True):
+        assert number != other
+    assert first != second
+
+
+def test_derived_seeds_belong_to_their_numbers() -> None:
+    seeds = {(seed, iteration): derived_seed(seed, iteration) for seed in range(20) for iteration in range(20)}
+    assert len(set(seeds.values())) == 400
+    assert all(0 <= seed < 2**32 for seed in seeds.values())
+    assert seeds[3, 7] == derived_seed(3, 7)
+
+
+def test_random_numbers_go_on_where_their_states_were_taken() -> None:
+    torch.manual_seed(7)
+    torch.rand(3)
+    states = random_states()
+    expected = torch.rand(5)
+    torch.manual_seed(8)
+    restore_random_states(states)
+    assert torch.equal(torch.rand(5), expected)
+
+
+def test_a_batch_moves_to_the_device_with_its_names() -> None:
+    batch = to_device({"img": torch.ones(2), "name": ["a", "b"]}, torch.device("meta"))
+    assert batch["img"].device.type == "meta"
+    assert batch["name"] == ["a", "b"]

@@ -1,0 +1,107 @@
+"""What a run says: scalars as JSON lines and events, messages, progress, and how a log goes on after a stop."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils.errors import UserError
+from utils.logger import RunLogger, RunningMeans
+from utils.progress import progress_bar
+
+
+def logged(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_scalars_become_json_lines_with_null_for_what_is_no_number(tmp_path: Path) -> None:
+    with RunLogger(tmp_path) as logger:
+        logger.scalars("train", 100, {"loss/seg": 2.5, "loss/sn": math.nan, "total": math.inf})
+        logger.scalars("evaluation", 200, {"score": 1.0, "release/seg/mIoU": None})
+    assert logged(tmp_path) == [
+        {"kind": "train", "iteration": 100, "loss/seg": 2.5, "loss/sn": None, "total": None},
+        {"kind": "evaluation", "iteration": 200, "score": 1.0, "release/seg/mIoU": None},
+    ]
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+
+
+def test_a_line_is_on_disk_as_soon_as_it_is_logged(tmp_path: Path) -> None:
+    with RunLogger(tmp_path) as logger:
+        logger.scalars("train", 1, {"total": 1.0})
+        logger.message("half way")
+        assert len(logged(tmp_path)) == 1
+        assert "half way" in (tmp_path / "log.txt").read_text()
+
+
+def log_iterations(folder: Path, iterations: Iterable[int], value: float, finished: int = 0) -> None:
+    with RunLogger(folder, finished) as logger:
+        logger.message("a run begins")
+        for iteration in iterations:
+            logger.scalars("weights", iteration, {"loss": value})
+
+
+def test_a_run_that_goes_on_keeps_what_it_had_finished_and_drops_the_rest(tmp_path: Path) -> None:
+    log_iterations(tmp_path, range(1, 7), value=1.0)
+    log_iterations(tmp_path, (5, 6), value=2.0, finished=4)
+    lines = [(line["iteration"], line["loss"]) for line in logged(tmp_path)]
+    assert lines == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0), (5, 2.0), (6, 2.0)]
+
+
+def test_a_new_run_replaces_the_metrics_of_an_earlier_one_but_not_its_log(tmp_path: Path) -> None:
+    log_iterations(tmp_path, range(1, 3), value=1.0)
+    log_iterations(tmp_path, range(1, 3), value=2.0)
+    assert [line["loss"] for line in logged(tmp_path)] == [2.0, 2.0]
+    assert (tmp_path / "log.txt").read_text().count("a run begins") == 2
+
+
+def test_a_run_that_goes_on_without_earlier_metrics_begins_them(tmp_path: Path) -> None:
+    log_iterations(tmp_path, (5, 6), value=2.0, finished=4)
+    assert [line["iteration"] for line in logged(tmp_path)] == [5, 6]
+
+
+def test_a_log_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "logs").touch()
+    with pytest.raises(UserError, match="logs"):
+        RunLogger(tmp_path / "logs")
+
+
+def test_messages_are_printed_and_kept_with_their_time(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with RunLogger(tmp_path / "new" / "folder") as logger:
+        logger.message("warm-up finished, größer")
+    assert capsys.readouterr().out == "warm-up finished, größer\n"
+    kept = (tmp_path / "new" / "folder" / "log.txt").read_text(encoding="utf-8")
+    date, _, rest = kept.partition(" ")
+    time, _, text = rest.partition(" ")
+    assert (len(date.split("-")), len(time.split(":"))) == (3, 3)
+    assert text == "warm-up finished, größer\n"
+
+
+def test_without_a_terminal_losses_are_shown_as_lines(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with RunLogger(tmp_path) as logger:
+        seen = []
+        for iteration in logger.progress(range(4, 7), "weights", 10):
+            seen.append(iteration)
+            logger.show(iteration, {"seg": 2.0, "total": 0.12345})
+    assert seen == [4, 5, 6]
+    assert capsys.readouterr().out.splitlines()[1] == "iteration 5: seg 2.0000  total 0.1235"
+
+
+def test_means_are_those_since_the_last_report() -> None:
+    means = RunningMeans()
+    assert (means.count, means.pop()) == (0, {})
+    means.update({"seg": torch.tensor(1.0), "total": torch.tensor(10.0)})
+    means.update({"seg": torch.tensor(2.0), "total": torch.tensor(20.0)})
+    assert means.count == 2
+    assert means.pop() == {"seg": 1.5, "total": 15.0}
+    means.update({"seg": torch.tensor(4.0)})
+    assert (means.count, means.pop()) == (1, {"seg": 4.0})
+    assert (means.count, means.pop()) == (0, {})
+
+
+def test_a_progress_bar_hands_its_items_on() -> None:
+    with progress_bar(range(3, 6), "weights", total=10, start=2) as bar:
+        assert (bar.total, bar.n, list(bar)) == (10, 2, [3, 4, 5])

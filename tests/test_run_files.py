@@ -1,0 +1,39 @@
+"""Names and folders of an experiment's files."""
+
+from pathlib import Path
+
+import pytest
+
+from envs.run_files import RunFiles
+from tests.small_runs import run_files
+from utils.config import PathsSection
+from utils.errors import UserError
+
+
+def test_files_have_the_releases_names() -> None:
+    paths = PathsSection(log_dir="runs/logs", result_dir="runs/results", checkpoint_dir="/ckpt")
+    files = RunFiles.of(paths, "nyu_v2_2task")
+    assert files.logs == Path("runs/logs/nyu_v2_2task")
+    assert files.results == Path("runs/results/nyu_v2_2task")
+    assert files.checkpoint("warmup") == Path("/ckpt/nyu_v2_2task/warmup_model.pth.tar")
+    label = files.retrain_label(0, "best", "best")
+    assert files.checkpoint(label).name == "retrain000_policyIterbest_best_model.pth.tar"
+    assert files.retrain_label(15, "latest", "best") == "retrain015_policyIterlatest_best"
+    assert files.gates("best", 88).name == "policyIterbest_rs0088.json"
+    assert files.gates("best", 2222) == Path("/ckpt/nyu_v2_2task/policyIterbest_rs2222.json")
+    assert files.retrained(3) == Path("runs/results/nyu_v2_2task/retrain003.json")
+
+
+def test_all_folders_are_made(tmp_path: Path) -> None:
+    files = run_files(tmp_path / "new")
+    files.make_folders()
+    assert files.logs.is_dir()
+    assert files.checkpoints.is_dir()
+    assert files.results.is_dir()
+
+
+@pytest.mark.parametrize("name", ["logs", "checkpoints", "results"])
+def test_a_folder_that_is_a_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=str(tmp_path / name)):
+        run_files(tmp_path).make_folders()
