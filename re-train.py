@@ -20,11 +20,11 @@ from envs.experiment import (
 )
 from envs.restoring import load_learned_policy
 from envs.results import collect_retraining, retraining_result, retraining_table, summarise
-from envs.retraining import finished_iterations, retrain
+from envs.retraining import interrupted_state, retrain
 from envs.run_files import RunFiles
 from envs.tasks import Task
-from envs.weight_training import HardGates
 from models.multitask import MultiTaskNet
+from models.shared_paths import HardGates
 from utils.checkpoint import save_gates
 from utils.command_line import add_exp_ids, next_command, script_parser
 from utils.config import TrainingConfig, load_config, write_config
@@ -54,6 +54,9 @@ def main() -> None:
     architectures = {exp_id: sampled_architecture(config, learned, seed) for exp_id, seed in enumerate(config.seed)}
     data = {exp_id: Data(config.dataload, tasks, seed, device, ["train"], ["val"]) for exp_id, seed in seeds.items()}
     collect_retraining(files, architectures)
+    if config.train.retrain_resume:
+        for exp_id in seeds:
+            interrupted_state(files, exp_id, config.train.policy_iter, architectures[exp_id])
 
     for exp_id, seed in seeds.items():
         seed_everything(seed)
@@ -83,15 +86,15 @@ def retrain_architecture(
     """Train one architecture and write its gates and results."""
     policy_iter, seed = config.train.policy_iter, data.seed
     cost = cost_report(net, gates, data.image_size("val"))
-    finished = finished_iterations(files, exp_id, policy_iter) if config.train.retrain_resume else 0
-    with RunLogger(files.logs / f"retrain{exp_id:03d}", finished) as logger:
+    interrupted = interrupted_state(files, exp_id, policy_iter, gates) if config.train.retrain_resume else None
+    with RunLogger(files.logs / f"retrain{exp_id:03d}", interrupted["iter"] if interrupted else 0) as logger:
         logger.message(f"architecture {exp_id}, seed {seed}: executed blocks\n{format_shares(gates)}")
         for note in data.notes:
             logger.message(note)
         run = configured_run(config, net, tasks, data, files, logger)
         save_gates(files.gates(policy_iter, seed), gates)
         write_config(config, files.checkpoints / f"retrain{exp_id:03d}_config.yml")
-        best = retrain(run, gates, exp_id, resume=finished > 0)
+        best = retrain(run, gates, exp_id, interrupted)
         logger.message(f"architecture {exp_id}: best score {best.score:.4f} at iteration {best.iteration}")
     write_json(files.retrained(exp_id), retraining_result(exp_id, seed, policy_iter, gates, best, cost))
 

@@ -10,6 +10,7 @@ With --images it only predicts, for a folder of one's own images, and writes
   pictures/images_rs{seed}_{number}_{name}.png
 """
 
+from argparse import Namespace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,8 @@ from envs.restoring import load_architecture, load_network, refuse_other_gates
 from envs.results import best_retrained, comparison_table, cost_table, metrics_table, test_result
 from envs.run_files import RunFiles
 from envs.tasks import Task
-from envs.weight_training import HardGates
 from models.multitask import MultiTaskNet
-from models.shared_paths import all_blocks
+from models.shared_paths import HardGates, all_blocks
 from utils.command_line import add_exp_ids, not_negative, script_parser
 from utils.config import TestingConfig, load_config
 from utils.devices import choose_device
@@ -36,16 +36,8 @@ from utils.tables import format_shares
 
 
 def main() -> None:
-    """Test each of --exp_ids."""
-    parser = script_parser(__doc__)
-    add_exp_ids(parser, "0", "retrained architectures to test")
-    parser.add_argument("--best", action="store_true", help="test the best of the retrained ones instead of --exp_ids")
-    parser.add_argument("--pictures", type=not_negative, default=4, metavar="N", help="images to picture (default: 4)")
-    parser.add_argument(
-        "--constant", action="store_true", help="also test the constant predictor, fitted to the train split"
-    )
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="predict for these images instead of testing")
-    arguments = parser.parse_args()
+    """Test, or only picture, each of the chosen architectures."""
+    arguments = parse_arguments()
     config = load_config(arguments.config, arguments.set, TestingConfig)
     device, device_line = choose_device(arguments.gpus)
     print(device_line)
@@ -53,35 +45,51 @@ def main() -> None:
     seeds = best_retrained(files) if arguments.best else exp_seeds(config, arguments.exp_ids or [0])
     tasks = configured_tasks(config)
     net = configured_network(config).to(device)
-    policy_iter, pictures = config.train.policy_iter, files.results / "pictures"
+    policy_iter = config.train.policy_iter
 
     architectures = {exp_id: load_architecture(net, files.gates(policy_iter, seed)) for exp_id, seed in seeds.items()}
     labels = {exp_id: files.retrain_label(exp_id, policy_iter, config.test.which_iter) for exp_id in seeds}
+    checkpoints = {exp_id: files.checkpoint(label) for exp_id, label in labels.items()}
     for exp_id, gates in architectures.items():
-        path = files.checkpoint(labels[exp_id])
-        refuse_other_gates(load_network(net, path), gates, path)
+        refuse_other_gates(load_network(net, checkpoints[exp_id]), gates, checkpoints[exp_id])
     if arguments.images:
         images = own_images(arguments.images, config.dataload.num_workers, device)
     else:
         splits = ["test", "train"] if arguments.constant else ["test"]
         data = Data(config.dataload, tasks, config.seed[0], device, evaluation_splits=splits)
-        print(*data.notes, sep="\n")
+        for note in data.notes:
+            print(note)
         constant = test_constant_predictor(data, tasks) if arguments.constant else None
 
     for exp_id, seed in seeds.items():
-        path, gates = files.checkpoint(labels[exp_id]), architectures[exp_id]
-        checkpoint = load_network(net, path)
+        path, gates = checkpoints[exp_id], architectures[exp_id]
+        iteration = load_network(net, path).get("iter")
         print(f"\narchitecture {exp_id}, seed {seed}, {path}: executed blocks\n{format_shares(gates)}")
         if arguments.images:
-            written = picture_predictions(net, gates, images, tasks, pictures, f"images_rs{seed:04d}")
+            batches, prefix = images, f"images_rs{seed:04d}"
         else:
             outcome = test(net, gates, data, tasks, constant)
             result = files.results / f"test_rs{seed:04d}.json"
-            write_json(result, {"checkpoint": str(path), "iteration": checkpoint.get("iter"), **outcome})
-            batches = islice(data.evaluation("test", 1, whole=True), arguments.pictures)
-            written = picture_predictions(net, gates, batches, tasks, pictures, f"test_rs{seed:04d}")
+            write_json(result, {"checkpoint": str(path), "iteration": iteration, **outcome})
             print(f"results   {result}")
-        print(f"pictures  {len(written)} in {pictures}")
+            batches, prefix = islice(data.evaluation("test", 1, whole=True), arguments.pictures), f"test_rs{seed:04d}"
+        written = picture_predictions(net, gates, batches, tasks, files.results / "pictures", prefix)
+        print(f"pictures  {len(written)} in {files.results / 'pictures'}")
+
+
+def parse_arguments() -> Namespace:
+    """The command line of test.py."""
+    parser = script_parser(__doc__)
+    which = parser.add_mutually_exclusive_group()
+    add_exp_ids(which, "0", "retrained architectures to test")
+    which.add_argument("--best", action="store_true", help="test the best of the retrained ones")
+    parser.add_argument("--pictures", type=not_negative, default=4, metavar="N", help="images to picture (default: 4)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--constant", action="store_true", help="also test the constant predictor, fitted to the train split"
+    )
+    what.add_argument("--images", type=Path, metavar="FOLDER", help="predict for these images instead of testing")
+    return parser.parse_args()
 
 
 def test(

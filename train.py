@@ -45,13 +45,14 @@ def main() -> None:
         load_without_policy(net, files.checkpoint(config.train.which_iter))
     net.to(device)
 
-    with RunLogger(files.logs, finished=config.train.warm_up_iters - 1 if config.train.resume else 0) as logger:
+    warmed_up = config.policy and config.train.resume
+    with RunLogger(files.logs, finished=config.train.warm_up_iters - 1 if warmed_up else 0) as logger:
         for line in [device_line, *data.notes]:
             logger.message(line)
         write_config(config, files.checkpoints / "config.yml")
         run = configured_run(config, net, tasks, data, files, logger)
         if config.policy:
-            if not config.train.resume:
+            if not warmed_up:
                 warm_up(run)
             best = learn_policy(run, curriculum(config, net.policy), regularisers(config, net.policy))
             logger.message(f"policy   {files.results / 'policy.json'}, policy.png")

@@ -11,7 +11,6 @@ split for everything. The files of a frame:
 - depth    npy, float32 metres [H, W], at most 3e-5 = not measured
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch.utils.data import Dataset
 from dataloaders.loading import Key, keyed_generator
 from dataloaders.transforms import AUGMENTATIONS, Sample, channels_first, labelled_normals, subtract_mean
 from utils.errors import UserError
+from utils.files import read_json
 
 SPLIT_FILE = "nyu_v2_3task.json"
 FILES_OF_A_FRAME = ("img", "seg", "normal", "depth")
@@ -167,10 +167,7 @@ def resolve_splits(dataroot: Path, targets: Sequence[str], validation: str = "te
 
 def read_split_file(path: Path, wanted: Sequence[str]) -> Splits:
     """The splits as `nyu_v2_3task.json` lists them, with the files in `wanted` of each frame."""
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): repair or replace it") from error
+    listed = read_json(path)
     form = "{split: [[img, seg, normal, depth], ...]}"
     if not isinstance(listed, dict):
         raise UserError(f"{path} holds a {type(listed).__name__}, but must be of the form {form}: rewrite it")
@@ -220,16 +217,17 @@ def validate_on_test(splits: Splits) -> Splits:
 
 
 def validate_on_held_out(splits: Splits) -> Splits:
-    """Let "val" be the one listed, or else a tenth of train, which leaves train, train1 and train2."""
-    if "val" in splits.frames or "train" not in splits.frames:
+    """Let "val" be the one listed, or else a tenth of train; either way its frames leave train, train1 and train2."""
+    if "train" not in splits.frames:
         return splits
     train = splits.frames["train"]
-    _, held_out = divide(train, HELD_OUT_SHARE)
+    held_out = splits.frames["val"] if "val" in splits.frames else divide(train, HELD_OUT_SHARE)[1]
     frames = dict(splits.frames)
     for split in frames.keys() & {"train", "train1", "train2"}:
         frames[split] = [frame for frame in frames[split] if frame not in held_out]
-    note = f"{len(held_out)} of the {len(train)} train frames of {splits.source} are held out as val"
-    return Splits(splits.source, frames | {"val": held_out}, (*splits.notes, note))
+    taken = len(train) - len(frames["train"])
+    note = f"{taken} of the {len(train)} train frames of {splits.source} are held out as val"
+    return Splits(splits.source, frames | {"val": held_out}, (*splits.notes, note) if taken else splits.notes)
 
 
 VALIDATION: dict[str, Callable[[Splits], Splits]] = {

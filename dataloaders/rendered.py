@@ -11,6 +11,7 @@ one function and its line in `WRITERS`.
 import argparse
 import json
 import multiprocessing
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -235,7 +236,10 @@ def main(arguments: list[str] | None = None) -> None:
             return
         sizes = {"train": options.train, "test": options.test}
         write = WRITERS[options.command]
-        print(write(options.folder, sizes, options.height, options.width, options.seed, options.workers))
+        started, frames = time.perf_counter(), sum(sizes.values())
+        index = write(options.folder, sizes, options.height, options.width, options.seed, options.workers)
+        seconds = time.perf_counter() - started
+        print(f"{index}: {frames} frames in {seconds:.1f} s, {frames / seconds:.1f} per second")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from envs.restoring import LearnedPolicy
 from envs.run import Run
 from envs.run_files import RunFiles
 from envs.tasks import Task, build_tasks
-from envs.weight_training import HardGates
 from models.multitask import MultiTaskNet, build_network
 from models.policy import Curriculum, Policy
 from models.regularisers import (
@@ -23,7 +22,7 @@ from models.regularisers import (
     release_sparsity,
     release_sparsity_weights,
 )
-from models.shared_paths import all_blocks
+from models.shared_paths import HardGates, all_blocks
 from utils.config import TestingConfig, TrainingConfig
 from utils.errors import UserError
 from utils.logger import RunLogger

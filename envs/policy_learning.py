@@ -17,6 +17,8 @@ from envs.weight_training import WeightTraining, train_weights
 from models.policy import Curriculum, Policy
 from models.shared_paths import Gates, all_blocks, decided
 from utils.devices import derived_seed
+from utils.files import write_json
+from utils.pictures import save_shares
 from utils.tables import format_shares
 
 Regularisers = Callable[[dict[str, Tensor], int], dict[str, Tensor]]
@@ -212,7 +214,22 @@ def keep_as_best(run: Run, learning: PolicyLearning, scored: ScoredEvaluation, n
     """Save weights and logits as `best`, and the policy as a file and a picture."""
     learning.best = scored
     learning.save(run, "best", num_open)
-    run.write_policy(learning.iteration, num_open)
+    write_policy(run, learning.iteration, num_open)
+
+
+def write_policy(run: Run, iteration: int, num_open: int) -> None:
+    """Write the execution probabilities of `best`, task -> one per block, as `policy.json` and `policy.png`."""
+    probabilities = run.net.policy.execution_probabilities(num_open)
+    write_json(
+        run.files.results / "policy.json",
+        {
+            "checkpoint": "best",
+            "iteration": iteration,
+            "open_blocks": num_open,
+            "execution_probability": probabilities,
+        },
+    )
+    save_shares(run.files.results / "policy.png", probabilities, f"P(execute) at iteration {iteration}")
 
 
 def report_policy(run: Run, learning: PolicyLearning, num_open: int) -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envs.weight_training import HardGates
 from models.multitask import MultiTaskNet
 from models.policy import Policy
 from models.release import from_release, gates_from_release, is_release_state
+from models.shared_paths import HardGates
 from utils.checkpoint import load_checkpoint, load_gates, load_tensor_pickle, load_weights
 from utils.errors import UserError
 

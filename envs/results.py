@@ -1,6 +1,5 @@
 """What a finished phase leaves behind: results files, and the tables that the scripts print."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,8 +9,9 @@ from envs.evaluation import Evaluation
 from envs.run import ScoredEvaluation
 from envs.run_files import RunFiles
 from envs.tasks import PROTOCOLS, Task
-from envs.weight_training import HardGates
+from models.shared_paths import HardGates
 from utils.errors import UserError
+from utils.files import read_json
 from utils.tables import format_table
 
 
@@ -79,10 +79,7 @@ def read_result(path: Path, keys: set[str]) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, or not one of them.
     """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); run re-train.py again.") from error
+    result = read_json(path)
     if not isinstance(result, dict) or not keys <= result.keys():
         raise UserError(
             f"{path} is not a results file of re-train.py, which has {', '.join(sorted(keys))}; run it again."
@@ -98,7 +95,7 @@ def best_retrained(files: RunFiles) -> dict[int, int]:
     """
     path = files.results / "retrain.json"
     best = read_result(path, {"best"})["best"]
-    if not isinstance(best, dict) or not {"exp_id", "seed"} <= best.keys():
+    if not isinstance(best, dict) or not all(isinstance(best.get(key), int) for key in ("exp_id", "seed")):
         raise UserError(f"{path} does not say which run is best; run re-train.py again.")
     return {best["exp_id"]: best["seed"]}
 

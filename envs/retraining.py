@@ -1,22 +1,28 @@
 """Phase 3: retrain the network under an architecture sampled from the policy."""
 
+from typing import Any
+
 from envs.run import Run, ScoredEvaluation
 from envs.run_files import RunFiles
-from envs.weight_training import HardGates, WeightTraining, train_weights
-from utils.checkpoint import load_checkpoint
+from envs.weight_training import WeightTraining, read_training_state, train_weights
+from models.shared_paths import HardGates
 
 
-def finished_iterations(files: RunFiles, exp_id: int, policy_iter: str) -> int:
-    """How far an earlier retraining came by its `latest` checkpoint; 0 where there is none."""
+def interrupted_state(files: RunFiles, exp_id: int, policy_iter: str, gates: HardGates) -> dict[str, Any] | None:
+    """What an earlier retraining of these gates left as `latest`; None where there is nothing to go on from.
+
+    Raises:
+        UserError: there is a checkpoint, but not one to go on from.
+    """
     latest = files.checkpoint(files.retrain_label(exp_id, policy_iter, "latest"))
-    return load_checkpoint(latest).get("iter", 0) if latest.is_file() else 0
+    return read_training_state(latest, gates) if latest.is_file() else None
 
 
-def retrain(run: Run, gates: HardGates, exp_id: int, resume: bool) -> ScoredEvaluation:
+def retrain(run: Run, gates: HardGates, exp_id: int, interrupted: dict[str, Any] | None) -> ScoredEvaluation:
     """Train `run.net` under fixed gates for `retrain_total_iters`; saves `latest` and `best` under their labels.
 
     Args:
-        resume: go on from `latest`.
+        interrupted: state to go on from, or None to begin.
 
     Returns:
         The evaluation of `best`.
@@ -25,7 +31,8 @@ def retrain(run: Run, gates: HardGates, exp_id: int, resume: bool) -> ScoredEval
     latest = run.files.retrain_label(exp_id, settings.policy_iter, "latest")
     best = run.files.retrain_label(exp_id, settings.policy_iter, "best")
     training = WeightTraining.start(run, gates)
-    if resume:
-        training.restore(run, run.files.checkpoint(latest))
+    if interrupted:
+        training.restore(run, interrupted, run.files.checkpoint(latest))
+        run.logger.message(f"going on after iteration {training.iteration}")
     train_weights(run, training, settings.retrain_iters, f"retraining {exp_id}", latest, best)
     return training.best

@@ -17,9 +17,7 @@ from models.shared_paths import Gates
 from utils.checkpoint import save_checkpoint
 from utils.config import TrainSection
 from utils.devices import random_states
-from utils.files import write_json
 from utils.logger import RunLogger
-from utils.pictures import save_shares
 
 
 @dataclass(frozen=True)
@@ -68,20 +66,6 @@ class Run:
         self.logger.scalars("evaluation", iteration, {"score": scored.score, **evaluation.flat()})
         self.logger.message(f"iteration {iteration}: score {scored.score:.4f}  {evaluation.headlines(self.tasks)}")
         return scored
-
-    def write_policy(self, iteration: int, num_open: int) -> None:
-        """Write the execution probabilities of `best`, task -> one per block, as `policy.json` and `policy.png`."""
-        probabilities = self.net.policy.execution_probabilities(num_open)
-        write_json(
-            self.files.results / "policy.json",
-            {
-                "checkpoint": "best",
-                "iteration": iteration,
-                "open_blocks": num_open,
-                "execution_probability": probabilities,
-            },
-        )
-        save_shares(self.files.results / "policy.png", probabilities, f"P(execute) at iteration {iteration}")
 
     def save(
         self,

@@ -10,12 +10,12 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from envs.constant_predictions import (
+from envs.constants import (
     class_frequencies,
     labelled_classes,
     mean_direction,
     median,
-    valid_depths,
+    valid_metres,
     valid_normals,
 )
 from envs.losses import IGNORED_CLASS, Batch, depth_loss, normal_loss, segmentation_loss
@@ -134,7 +134,7 @@ DEPTH = Task(
     metrics={"release": DepthRelease, "standard": DepthStandard},
     headline="abs_err",
     lower_is_better=frozenset({"abs_err", "rel_err", "sq_rel_err", "rms"}),
-    valid_values=valid_depths,
+    valid_values=valid_metres,
     constant=median,
     picture=partial(distance_picture, farthest=10.0),
     units={

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -10,12 +11,10 @@ from envs.optimisers import learning_rates, step_decay, warm_up_optimiser
 from envs.run import Run, ScoredEvaluation
 from envs.step_reports import StepReports
 from envs.steps import training_mode, weight_step
+from models.shared_paths import HardGates
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.devices import restore_random_states
 from utils.errors import UserError
-
-HardGates = dict[str, list[int]]
-"""task -> per block 1 = execute, 0 = skip."""
 
 
 @dataclass
@@ -47,26 +46,31 @@ class WeightTraining:
         temperature = run.settings.init_temp
         run.save(label, self.iteration, optimisers, decays, self.best, temp=temperature, gates=self.gates)
 
-    def restore(self, run: Run, path: Path) -> None:
-        """Take network and training state back from a checkpoint that `save` wrote.
-
-        Raises:
-            UserError: no such checkpoint, or one of another network, of other gates or without training state.
-        """
-        checkpoint = load_checkpoint(path)
+    def restore(self, run: Run, checkpoint: dict[str, Any], path: Path) -> None:
+        """Take network and training state back from a checkpoint that `save` wrote and `read_training_state` read."""
         load_weights(run.net, checkpoint["mtl-net"], path)
-        if not {"gates", "optimisers", "decays", "best", "random_states"} <= checkpoint.keys():
-            raise UserError(f"checkpoint {path} holds no training state and cannot be resumed; train anew.")
-        if checkpoint["gates"] != self.gates:
-            raise UserError(
-                f"checkpoint {path} was trained under other gates than the policy gives now; train anew, "
-                "without train.retrain_resume."
-            )
         self.optimiser.load_state_dict(checkpoint["optimisers"]["weights"])
         self.decay.load_state_dict(checkpoint["decays"]["weights"])
         self.iteration = checkpoint["iter"]
         self.best = ScoredEvaluation.from_dict(checkpoint["best"]) if checkpoint["best"] else None
         restore_random_states(checkpoint["random_states"])
+
+
+def read_training_state(path: Path, gates: HardGates) -> dict[str, Any]:
+    """Read a checkpoint that `WeightTraining.restore` can go on from under these gates.
+
+    Raises:
+        UserError: no such checkpoint, one without training state, or one of other gates.
+    """
+    checkpoint = load_checkpoint(path)
+    if not {"gates", "iter", "optimisers", "decays", "best", "random_states"} <= checkpoint.keys():
+        raise UserError(f"checkpoint {path} holds no training state and cannot be resumed; train anew.")
+    if checkpoint["gates"] != gates:
+        raise UserError(
+            f"checkpoint {path} was trained under other gates than the policy gives now; train anew, "
+            "without train.retrain_resume."
+        )
+    return checkpoint
 
 
 def train_weights(run: Run, training: WeightTraining, until: int, title: str, latest: str, best: str | None) -> None:

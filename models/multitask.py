@@ -1,6 +1,6 @@
 """The multi-task network: one backbone, one policy, one head per task."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ class MultiTaskNet(nn.Module):
         self,
         backbone: ResNet,
         policy: Policy,
-        heads: dict[str, nn.Module],
+        heads: Mapping[str, nn.Module],
         run_paths: RunPaths = run_shared_paths,
     ) -> None:
         super().__init__()

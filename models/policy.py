@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.shared_paths import Gates
+from models.shared_paths import Gates, HardGates
 
 Noise = Callable[[Tensor], Tensor]
 """Logits -> noise of their shape."""
@@ -98,17 +98,20 @@ class Policy(nn.Module):
 
         Curriculum (section 3.3): only the last `num_open` blocks follow the policy, the earlier ones are executed.
         """
-        return {
-            task: self._behind_executed(gumbel_softmax(logits, noise(logits), temperature), num_open)
-            for task, logits in self.logits.items()
-        }
+        drawn = self._draw(temperature, noise)
+        return {task: self._behind_executed(probabilities, num_open) for task, probabilities in drawn.items()}
 
     def draw_hard_gates(self, temperature: float, num_open: int, noise: Noise = gumbel_noise) -> Gates:
         """As `draw_gates`, but with values of 0 or 1 (`hard_sampling`); the gradients are the soft gates'."""
+        drawn = self._draw(temperature, noise)
         return {
-            task: self._behind_executed(straight_through(gumbel_softmax(logits, noise(logits), temperature)), num_open)
-            for task, logits in self.logits.items()
+            task: self._behind_executed(straight_through(probabilities), num_open)
+            for task, probabilities in drawn.items()
         }
+
+    def _draw(self, temperature: float, noise: Noise) -> dict[str, Tensor]:
+        """task -> Gumbel-Softmax of its logits [L, 2]."""
+        return {task: gumbel_softmax(logits, noise(logits), temperature) for task, logits in self.logits.items()}
 
     def _behind_executed(self, probabilities: Tensor, num_open: int) -> list[int | Tensor]:
         """One gate per block: 1 for the closed ones, then the last `num_open` execution probabilities."""
@@ -126,7 +129,7 @@ class Policy(nn.Module):
         }
 
     @torch.no_grad()
-    def sample_architecture(self, seed: int, num_open: int | None = None) -> dict[str, list[int]]:
+    def sample_architecture(self, seed: int, num_open: int | None = None) -> HardGates:
         """Hard gates drawn from P, task by task and block by block; the same seed gives the same architecture.
 
         The draws are the release's (NumPy's legacy `RandomState`), so that its seeds give its architectures. With

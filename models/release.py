@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.multitask import MultiTaskNet
 from models.policy import EXECUTE
+from models.shared_paths import HardGates
 
 
 def is_release_state(state: dict[str, Tensor]) -> bool:
@@ -33,7 +34,7 @@ def from_release(state: dict[str, Tensor], net: MultiTaskNet) -> dict[str, Tenso
     return {our_names.get(key, key): value for key, value in state.items()}
 
 
-def gates_from_release(policies: dict[str, Tensor], tasks: Sequence[str]) -> dict[str, list[int]]:
+def gates_from_release(policies: dict[str, Tensor], tasks: Sequence[str]) -> HardGates:
     """The release's sampled policies, `task{k}_policy` one-hot [L, 2], as gates.
 
     Raises:

@@ -18,13 +18,16 @@ Gate = int | Tensor
 Gates = dict[str, Sequence[Gate]]
 """For each task to be run, one gate per block."""
 
+HardGates = dict[str, list[int]]
+"""Gates of 1 and 0 only: an architecture."""
 
-def all_blocks(tasks: Iterable[str], num_blocks: int) -> dict[str, list[int]]:
+
+def all_blocks(tasks: Iterable[str], num_blocks: int) -> HardGates:
     """Gates by which every task executes every block: hard parameter sharing, and the warm-up phase."""
     return {task: [1] * num_blocks for task in tasks}
 
 
-def decided(gates: Gates) -> dict[str, list[int]]:
+def decided(gates: Gates) -> HardGates:
     """Gate tensors that hold exactly 0 or 1 -> numbers, so that skipped blocks are left out."""
     tensors = [gate for path in gates.values() for gate in path if mixes(gate)]
     # One transfer for all: each `int(gate)` would wait for the device.

@@ -181,3 +181,19 @@ def test_together_never_costs_more_than_one_by_one(net: MultiTaskNet) -> None:
             together = measured["together"][kind]
             one_by_one = [cost[kind] for cost in measured["per_task"].values()]
             assert max(one_by_one) < together < sum(one_by_one)
+
+
+def test_cost_is_that_of_shared_paths_whatever_the_execution() -> None:
+    gates = {"seg": [1, 0, 1, 0, 0, 1, 0, 1], "sn": [1, 0, 0, 1, 0, 1, 0, 0]}
+    reports = []
+    for execution in ("shared", "task_by_task"):
+        net = build_network(
+            backbone="ResNet18",
+            num_outputs={"seg": 4, "sn": 3},
+            backbone_width=4,
+            head_width=4,
+            execution=execution,
+        )
+        report = cost_report(net, gates, (32, 48))
+        reports.append({key: report["together"][key] for key in ("parameters", "multiply_adds")})
+    assert reports[0] == reports[1]

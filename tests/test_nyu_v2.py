@@ -184,7 +184,9 @@ def test_held_out_frames_are_in_no_training_split(tmp_path: Path) -> None:
 
     write_split_file(tmp_path, listed | {"val": rows[3:5]})
     assert names_of(tmp_path, "val", validation="held_out") == names[3:5]
-    assert names_of(tmp_path, "train", validation="held_out") == names
+    assert names_of(tmp_path, "train", validation="held_out") == [*names[:3], *names[5:]]
+    assert not {*names[3:5]} & {*names_of(tmp_path, "train1", validation="held_out")}
+    assert names_of(tmp_path, "train") == names
     assert names_of(tmp_path, "val") == ["test"]
 
 

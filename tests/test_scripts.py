@@ -266,6 +266,22 @@ def test_weights_are_not_run_under_other_gates(script: Script, tmp_path: Path, c
     assert "other gates" in capfd.readouterr().err
 
 
+def test_resuming_under_another_policy_is_refused_and_harms_nothing(
+    script: Script, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    script("train.py", values=("train.total_iters=4",))
+    script("re-train.py", "--exp_ids", "0", values=("train.retrain_total_iters=2",))
+    gates = tmp_path / "checkpoint_dir" / "nyu_v2_2task" / "policyIterbest_rs0088.json"
+    before = gates.read_text()
+    script("train.py", values=("train.total_iters=25", "train.init_method=random"))
+    with pytest.raises(SystemExit) as stop:
+        script("re-train.py", "--exp_ids", "1", "0", values=("train.retrain_resume=True",))
+    assert stop.value.code == 2
+    assert "under other gates" in capfd.readouterr().err
+    assert gates.read_text() == before
+    script("test.py", "--exp_ids", "0")
+
+
 def test_own_images_and_the_constant_predictor(script: Script, tmp_path: Path, rooms: Path) -> None:
     decoded = ("dataload.normals=decoded", "train.total_iters=6")
     script("train.py", values=decoded)
@@ -334,6 +350,7 @@ def test_bad_input_of_the_later_phases(script: Script, tmp_path: Path, capfd: py
         ("re-train.py", ["--exp_ids", "0"], ("backbone_width=8",), "backbone.blocks.0"),
         ("test.py", ["--exp_ids", "0", "9"], (), "exp_ids 9"),
         ("test.py", ["--best"], (), "retrain.json"),
+        ("test.py", ["--best", "--exp_ids", "0"], (), "not allowed with"),
         ("test.py", ["--pictures", "-1"], (), "--pictures"),
     ]
     for name, arguments, values, said in refused:

@@ -143,6 +143,7 @@ def test_policy_learning_steps(setting: str, config: TrainingConfig, tasks: dict
         # one step the other way makes a difference of 0.02.
         difference = (learned.detach() - torch.tensor(released)).abs()
         assert difference.median() < 1e-4
+        assert (difference < 1e-3).float().mean() > 0.75
         assert difference.max() < 0.02
 
 

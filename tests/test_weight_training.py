@@ -9,7 +9,8 @@ from torch import Tensor
 
 from envs.data import Data
 from envs.run import Run, ScoredEvaluation
-from envs.weight_training import HardGates, WeightTraining, train_weights
+from envs.weight_training import WeightTraining, read_training_state, train_weights
+from models.shared_paths import HardGates
 from tests.small_runs import ALL_BLOCKS, logged, run_files, small_data, small_run
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
@@ -40,7 +41,7 @@ def train(
         run = small_run(folder, data, logger, **settings)
         training = WeightTraining.start(run, GATES)
         if resume:
-            training.restore(run, latest)
+            training.restore(run, read_training_state(latest, GATES), latest)
         train_weights(run, training, until, "training", "latest", best)
     return run, training
 
@@ -128,8 +129,9 @@ def refusal(folder: Path, data: Data, gates: HardGates) -> str:
     """The sentence by which `latest` is refused."""
     with RunLogger(folder / "logs") as logger:
         run = small_run(folder, data, logger)
+        latest, training = run.files.checkpoint("latest"), WeightTraining.start(run, gates)
         with pytest.raises(UserError) as error:
-            WeightTraining.start(run, gates).restore(run, run.files.checkpoint("latest"))
+            training.restore(run, read_training_state(latest, gates), latest)
     return str(error.value)
 
 

@@ -1,7 +1,6 @@
 """Checkpoints and gates on disk: whole or absent when written, free of code when read."""
 
 import io
-import json
 import pickle
 import re
 import warnings
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
-from utils.files import replacing, write_json
+from utils.files import read_json, replacing, write_json
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -110,10 +109,7 @@ def load_gates(path: Path) -> dict[str, list[int]]:
     Raises:
         UserError: the file is no JSON object of rows of 0 and 1.
     """
-    try:
-        gates = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"gates {path} cannot be read as JSON ({error}); sample them again.") from error
+    gates = read_json(path)
     rows = gates.values() if isinstance(gates, dict) else [None]
     if not all(isinstance(row, list) and all(gate in (0, 1) for gate in row) for row in rows):
         raise UserError(f"gates {path} must map each task to a list of 0 and 1, one per block; correct it.")

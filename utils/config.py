@@ -88,7 +88,7 @@ class PartialTrainSection(Section):
     lr: Positive | None = None  # the heads' learning rate
     backbone_lr: Positive | None = None
     fc_lr: Positive | None = None  # DomainNet's name for the heads' rate; wins over lr
-    policy_lr: Positive = 0.01  # the logits' rate, used with init_method all_chosen
+    policy_lr: Positive = 0.01  # the logits' rate (the release: with all_chosen only, else 0.01)
     decay_lr_freq: Count | None = None  # StepLR of warm-up and retraining, in iterations
     decay_lr_rate: Factor | None = None
     decay_fc_lr_freq: Count | None = None  # DomainNet's names for the heads' decay; win over decay_lr_*

@@ -71,6 +71,15 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, SPREAD_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", spread) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises `UserError` where it is missing, damaged, or nested beyond all sense."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path} cannot be read as JSON ({reason}): repair it, or run again what writes it") from error
+
+
 def _flush_to_disk(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())

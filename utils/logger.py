@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -73,10 +74,12 @@ class RunLogger:
 
 
 def finished_lines(metrics: Path, finished: int) -> list[str]:
-    """The lines of a `metrics.jsonl` up to iteration `finished`; a last one that a kill cut off is no line."""
-    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("}\n")]
-    return [line for line in whole if json.loads(line)["iteration"] <= finished]
+    """The lines of a `metrics.jsonl` up to iteration `finished`; what a kill cut off, or is no report, is left out."""
+    kept = []
+    for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+        with suppress(ValueError, KeyError, TypeError):
+            kept += [line] if line.endswith("\n") and json.loads(line)["iteration"] <= finished else []
+    return kept
 
 
 class RunningMeans:

@@ -17,7 +17,7 @@ def valid_normals(batch: Batch) -> Tensor:
     return batch["normal"].movedim(1, -1)[batch["normal_valid"][:, 0]]
 
 
-def valid_depths(batch: Batch) -> Tensor:
+def valid_metres(batch: Batch) -> Tensor:
     """Metres of all pixels with a depth, [M, 1]."""
     return batch["depth"].movedim(1, -1)[batch["depth_valid"][:, 0]]
 
