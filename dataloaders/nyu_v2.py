@@ -12,7 +12,6 @@ split for everything. The files of a frame:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -20,6 +19,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from dataloaders.loading import Key, keyed_generator
+from dataloaders.options import DataOptions
+from dataloaders.splits import Splits, complete_splits
 from dataloaders.transforms import AUGMENTATIONS, Sample, channels_first, labelled_normals, subtract_mean
 from utils.errors import UserError
 from utils.files import read_json
@@ -27,12 +28,6 @@ from utils.files import read_json
 SPLIT_FILE = "nyu_v2_3task.json"
 FILES_OF_A_FRAME = ("img", "seg", "normal", "depth")
 FOLDERS = {"img": "img/*.png", "seg": "seg/*.png", "normal": "normal_mask/*.png", "depth": "depth/*.npy"}
-
-# Divisions of a split are the same in every run, whatever its seed: a resumed and a retraining run must
-# agree with the first one on what is held out.
-DIVISION_SEED = 0
-TRAIN2_SHARE = 0.2
-HELD_OUT_SHARE = 0.1
 
 SMALLEST_DEPTH = 3e-5
 
@@ -84,7 +79,8 @@ class NYUv2(Dataset):
         if (crop_size is None) != (augmentation is None):
             raise ValueError("crop_size and augmentation belong together: give both or neither")
         splits = resolve_splits(Path(dataroot), targets, validation)
-        self.frames = splits.existing_frames(split)
+        self.frames = splits.members_of(split)
+        refuse_missing(self.frames, split, splits.source)
         self.notes = splits.notes
         self.split = split
         self.seed = seed
@@ -106,47 +102,24 @@ class NYUv2(Dataset):
         return encoded
 
 
+def open_nyu_v2(options: DataOptions, split: str, training: bool) -> NYUv2:
+    """A split of NYU v2 as a run asks for it: augmented for training, whole frames else."""
+    return NYUv2(
+        options.dataroot,
+        split,
+        tuple(options.targets),
+        crop_size=options.required_crop_size if training else None,
+        augmentation=options.augmentation if training else None,
+        normals=options.normals,
+        seed=options.seed,
+        validation=options.validation,
+    )
+
+
 # Which frames form a split
 
 
-@dataclass(frozen=True)
-class Splits:
-    """The frames of every split of a data root.
-
-    Attributes:
-        source: the file or folder that names the frames, for messages.
-        frames: split -> frames.
-        notes: a sentence for each thing that the data root leaves open and was assumed.
-    """
-
-    source: Path
-    frames: dict[str, list[Frame]]
-    notes: tuple[str, ...] = ()
-
-    def existing_frames(self, split: str) -> list[Frame]:
-        """The frames of `split`; UserError if it is unknown or empty, or if any of its files is missing."""
-        if split not in self.frames:
-            raise UserError(
-                f"{self.source} has no split {split!r}, only {', '.join(self.frames) or 'an empty object'}: "
-                f"add a list of frames called {split!r}"
-            )
-        frames = self.frames[split]
-        if not frames:
-            raise UserError(
-                f"split {split!r} of {self.source} is empty: it needs at least 1 frame, and a train split "
-                "that is to be divided at least 2 (3 if some are held out as val)"
-            )
-        missing = [str(path) for frame in frames for path in frame.values() if not path.is_file()]
-        if missing:
-            raise UserError(
-                f"{len(missing)} files that split {split!r} of {self.source} names do not exist "
-                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): "
-                "put them there or correct the paths, which are relative to the data root"
-            )
-        return frames
-
-
-def resolve_splits(dataroot: Path, targets: Sequence[str], validation: str = "test") -> Splits:
+def resolve_splits(dataroot: Path, targets: Sequence[str], validation: str = "test") -> Splits[Frame]:
     """The splits train, train1, train2, test and val of a data root, each frame with "img" and `targets`.
 
     What the data root does not say is completed: train1 and train2 are 80 % and 20 % of train, val follows
@@ -162,10 +135,10 @@ def resolve_splits(dataroot: Path, targets: Sequence[str], validation: str = "te
     wanted = ("img", *targets)
     split_file = dataroot / SPLIT_FILE
     listed = read_split_file(split_file, wanted) if split_file.is_file() else list_folders(dataroot, wanted)
-    return divide_train(VALIDATION[validation](listed))
+    return complete_splits(listed, validation)
 
 
-def read_split_file(path: Path, wanted: Sequence[str]) -> Splits:
+def read_split_file(path: Path, wanted: Sequence[str]) -> Splits[Frame]:
     """The splits as `nyu_v2_3task.json` lists them, with the files in `wanted` of each frame."""
     listed = read_json(path)
     form = "{split: [[img, seg, normal, depth], ...]}"
@@ -190,7 +163,7 @@ def _is_row(row: object) -> bool:
     return isinstance(row, list) and len(row) == len(FILES_OF_A_FRAME) and all(isinstance(path, str) for path in row)
 
 
-def list_folders(dataroot: Path, wanted: Sequence[str]) -> Splits:
+def list_folders(dataroot: Path, wanted: Sequence[str]) -> Splits[Frame]:
     """The frames whose name stands in every wanted folder, in the order of their names, as train and test."""
     files = {name: {path.stem: path for path in sorted(dataroot.glob(FOLDERS[name]))} for name in wanted}
     names = [stem for stem in files["img"] if all(stem in files[name] for name in wanted)]
@@ -208,56 +181,15 @@ def list_folders(dataroot: Path, wanted: Sequence[str]) -> Splits:
     return Splits(dataroot, {"train": frames, "test": frames}, tuple(notes))
 
 
-def validate_on_test(splits: Splits) -> Splits:
-    """Let "val" be the test split: the release's protocol."""
-    frames = {split: listed for split, listed in splits.frames.items() if split != "val"}
-    if "test" in frames:
-        frames["val"] = frames["test"]
-    return Splits(splits.source, frames, splits.notes)
-
-
-def validate_on_held_out(splits: Splits) -> Splits:
-    """Let "val" be the one listed, or else a tenth of train; either way its frames leave train, train1 and train2."""
-    if "train" not in splits.frames:
-        return splits
-    train = splits.frames["train"]
-    held_out = splits.frames["val"] if "val" in splits.frames else divide(train, HELD_OUT_SHARE)[1]
-    frames = dict(splits.frames)
-    for split in frames.keys() & {"train", "train1", "train2"}:
-        frames[split] = [frame for frame in frames[split] if frame not in held_out]
-    taken = len(train) - len(frames["train"])
-    note = f"{taken} of the {len(train)} train frames of {splits.source} are held out as val"
-    return Splits(splits.source, frames | {"val": held_out}, (*splits.notes, note) if taken else splits.notes)
-
-
-VALIDATION: dict[str, Callable[[Splits], Splits]] = {
-    "test": validate_on_test,
-    "held_out": validate_on_held_out,
-}
-
-
-def divide_train(splits: Splits) -> Splits:
-    """Complete the splits by train1 and train2, 80 % and 20 % of train, unless they are listed."""
-    parts = splits.frames.keys() & {"train1", "train2"}
-    if len(parts) == 2 or "train" not in splits.frames:
-        return splits
-    if parts:
-        raise UserError(f"{splits.source} has split {parts.pop()!r} alone: list both train1 and train2, or neither")
-    train1, train2 = divide(splits.frames["train"], TRAIN2_SHARE)
-    division = f"{len(train1)} and {len(train2)} frames"
-    note = f"{splits.source} lists no train1 and train2: its train split is divided into {division}"
-    return Splits(splits.source, splits.frames | {"train1": train1, "train2": train2}, (*splits.notes, note))
-
-
-def divide(frames: list[Frame], share: float) -> tuple[list[Frame], list[Frame]]:
-    """Divide at random, always alike, into the rest and `share` of the frames; 2 frames suffice for both."""
-    count = min(max(1, round(len(frames) * share)), len(frames) - 1)
-    order = np.random.default_rng(DIVISION_SEED).permutation(len(frames))
-    chosen = set(order[:count].tolist())
-    return (
-        [frame for index, frame in enumerate(frames) if index not in chosen],
-        [frame for index, frame in enumerate(frames) if index in chosen],
-    )
+def refuse_missing(frames: Sequence[Frame], split: str, source: Path) -> None:
+    """Raise a `UserError` that counts the files that do not exist and names the first ones."""
+    missing = [str(path) for frame in frames for path in frame.values() if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} files that split {split!r} of {source} names do not exist "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): "
+            "put them there or correct the paths, which are relative to the data root"
+        )
 
 
 # Files -> sample

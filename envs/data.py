@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from dataloaders import build_dataset
+from dataloaders import open_dataset
 from dataloaders.images import ImageFolder
 from dataloaders.loading import BatchLoader, FileOrderBatchSampler, PassBatchSampler, build_loader
+from dataloaders.options import DataOptions
 from envs.losses import Batch
 from envs.tasks import Task, check_classes
 from utils.config import DataloadSection
@@ -85,23 +86,18 @@ class Data:
         self.seed = seed
         self._num_workers = settings.num_workers
         self._prepare = Preparation(tasks, device)
-        common = {
-            "dataroot": settings.dataroot,
-            "targets": tuple(task.target for task in tasks.values()),
-            "normals": settings.normals,
-            "seed": seed,
-            "validation": settings.validation,
-        }
-        augmented = {
-            "crop_size": (settings.crop_h, settings.crop_w),
-            "augmentation": settings.augmentation,
-        }
-        self._training = {
-            split: build_dataset(settings.dataset, split=split, **common, **augmented) for split in training_splits
-        }
-        self._evaluation = {
-            split: build_dataset(settings.dataset, split=split, **common) for split in evaluation_splits
-        }
+        options = DataOptions(
+            dataroot=Path(settings.dataroot),
+            targets={task.target: task.num_channels for task in tasks.values()},
+            crop_size=(settings.crop_h, settings.crop_w),
+            augmentation=settings.augmentation,
+            normals=settings.normals,
+            small_res=settings.small_res,
+            validation=settings.validation,
+            seed=seed,
+        )
+        self._training = {split: open_dataset(settings.dataset, options, split, True) for split in training_splits}
+        self._evaluation = {split: open_dataset(settings.dataset, options, split, False) for split in evaluation_splits}
         datasets = [*self._training.values(), *self._evaluation.values()]
         self.notes = tuple(dict.fromkeys(note for dataset in datasets for note in dataset.notes))
 

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from dataloaders import build_dataset
+from dataloaders import open_dataset
 from dataloaders.nyu_v2 import SPLIT_FILE, NYUv2
+from dataloaders.options import DataOptions
 from dataloaders.transforms import IMAGE_MEAN_BGR, Sample
 from tests.test_transforms import make_sample
 from utils.errors import UserError
@@ -331,6 +332,7 @@ def test_truncated_image_is_refused(tmp_path: Path) -> None:
 
 def test_unknown_data_set_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     make_root(tmp_path, ["a"])
-    assert len(build_dataset("NYU_v2", dataroot=tmp_path, split="test", targets=TARGETS)) == 1
+    options = DataOptions(tmp_path, {"seg": 40, "normal": 3, "depth": 1})
+    assert len(open_dataset("NYU_v2", options, "test", training=False)) == 1
     with pytest.raises(UserError, match=r"'NYU'.*NYU_v2"):
-        build_dataset("NYU", dataroot=tmp_path, split="test", targets=TARGETS)
+        open_dataset("NYU", options, "test", training=False)

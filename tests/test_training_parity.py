@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dataloaders import build_dataset
 from dataloaders.loading import collate
+from dataloaders.nyu_v2 import NYUv2
 from envs.experiment import configured_tasks, regularisers
 from envs.optimisers import policy_optimiser, warm_up_optimiser, weight_optimiser
 from envs.policy_learning import draw_constant_gates
@@ -56,8 +56,7 @@ def tasks(config: TrainingConfig) -> dict[str, Task]:
 @pytest.fixture(scope="module")
 def batch(tasks: dict[str, Task]) -> dict:
     """Frames 0061 and 0295, top left corner."""
-    targets = [task.target for task in tasks.values()]
-    frames = build_dataset("NYU_v2", dataroot=FRAMES, split="test", targets=targets)
+    frames = NYUv2(FRAMES, "test", [task.target for task in tasks.values()])
     assert [path["img"].stem for path in frames.frames[:2]] == ["0061", "0295"]
     whole = collate([frames[0, index] for index in range(2)])
     return {name: entry[..., :CROP, :CROP] if isinstance(entry, Tensor) else entry for name, entry in whole.items()}

@@ -1,0 +1,43 @@
+"""What a run asks of its data set, whichever it is; each data set takes what concerns it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What a run asks of its data set.
+
+    Attributes:
+        dataroot: folder of the data.
+        targets: name of a target, as in the batch -> channels of the prediction, which for classes is their number.
+        crop_size: (height, width) of training crops in pixels; None for data that are no images.
+        augmentation: "release" or "geometric", see `dataloaders.transforms`.
+        normals: NYU v2: "release" or "decoded".
+        small_res: CityScapes: halve to 128x256.
+        max_tokens: texts: length to which they are cut or filled.
+        num_words: texts: size of the vocabulary.
+        validation: "test" or "held_out", see `dataloaders.splits`.
+        seed: key of the augmentation's draws.
+    """
+
+    dataroot: Path
+    targets: Mapping[str, int]
+    crop_size: tuple[int, int] | None = None
+    augmentation: str = "release"
+    normals: str = "release"
+    small_res: bool = False
+    max_tokens: int = 128
+    num_words: int = 20000
+    validation: str = "test"
+    seed: int = 0
+
+    @property
+    def required_crop_size(self) -> tuple[int, int]:
+        """The crop size, for data sets of images; UserError where the configuration has none."""
+        if self.crop_size is None:
+            raise UserError("dataload.crop_h and dataload.crop_w are missing: images need the size of their crops")
+        return self.crop_size

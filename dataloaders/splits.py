@@ -1,0 +1,128 @@
+"""Which samples form a split: what a data root lists, completed by what it leaves open.
+
+A split is a list of members; what a member is (the files of a frame, a line of a list, a text) is the data set's
+business. `complete_splits` makes train, train1, train2, test and val of whatever is listed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from utils.errors import UserError
+
+Member = TypeVar("Member")
+
+# Divisions of a split are the same in every run, whatever its seed: a resumed and a retraining run must
+# agree with the first one on what is held out.
+DIVISION_SEED = 0
+TRAIN2_SHARE = 0.2
+HELD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Splits(Generic[Member]):
+    """The members of every split of a data root.
+
+    Attributes:
+        source: the file or folder that lists them, for messages.
+        members: split -> members.
+        notes: a sentence for each thing that the data root leaves open and was assumed.
+    """
+
+    source: Path
+    members: dict[str, list[Member]]
+    notes: tuple[str, ...] = ()
+
+    def members_of(self, split: str) -> list[Member]:
+        """The members of `split`; UserError if it is unknown or empty."""
+        if split not in self.members:
+            raise UserError(
+                f"{self.source} has no split {split!r}, only {', '.join(self.members) or 'an empty object'}: "
+                f"add a list called {split!r}"
+            )
+        if not self.members[split]:
+            raise UserError(
+                f"split {split!r} of {self.source} is empty: it needs at least 1 sample, and a train split "
+                "that is to be divided at least 2 (3 if some are held out as val)"
+            )
+        return self.members[split]
+
+
+def complete_splits(listed: Splits[Member], validation: str) -> Splits[Member]:
+    """Complete what a data root lists: val follows `validation`, train1 and train2 are 80 % and 20 % of train.
+
+    Args:
+        validation: a name in `VALIDATION`.
+
+    Raises: UserError if train1 is listed without train2, or the other way round.
+    """
+    return divide_train(VALIDATION[validation](listed))
+
+
+def validate_on_test(splits: Splits[Member]) -> Splits[Member]:
+    """Let "val" be the test split: the release's protocol."""
+    members = {split: listed for split, listed in splits.members.items() if split != "val"}
+    if "test" in members:
+        members["val"] = members["test"]
+    return replace(splits, members=members)
+
+
+def validate_on_held_out(splits: Splits[Member]) -> Splits[Member]:
+    """Let "val" be the one listed, unless it is the test split, or else a tenth of train.
+
+    Either way its members leave train, train1 and train2.
+    """
+    if "train" not in splits.members:
+        return splits
+    train = splits.members["train"]
+    held_out = splits.members.get("val")
+    if held_out is None or held_out == splits.members.get("test"):
+        held_out = divide(train, HELD_OUT_SHARE)[1]
+    members = dict(splits.members)
+    for split in members.keys() & {"train", "train1", "train2"}:
+        members[split] = without(members[split], held_out)
+    taken = len(train) - len(members["train"])
+    note = f"{taken} of the {len(train)} train samples of {splits.source} are held out as val"
+    return replace(splits, members=members | {"val": held_out}, notes=(*splits.notes, note) if taken else splits.notes)
+
+
+VALIDATION: dict[str, Callable[[Splits], Splits]] = {
+    "test": validate_on_test,
+    "held_out": validate_on_held_out,
+}
+
+
+def divide_train(splits: Splits[Member]) -> Splits[Member]:
+    """Complete the splits by train1 and train2, 80 % and 20 % of train, unless they are listed."""
+    parts = splits.members.keys() & {"train1", "train2"}
+    if len(parts) == 2 or "train" not in splits.members:
+        return splits
+    if parts:
+        raise UserError(f"{splits.source} has split {parts.pop()!r} alone: list both train1 and train2, or neither")
+    train1, train2 = divide(splits.members["train"], TRAIN2_SHARE)
+    note = (
+        f"{splits.source} lists no train1 and train2: its train split is divided into {len(train1)} and "
+        f"{len(train2)} samples"
+    )
+    return replace(splits, members=splits.members | {"train1": train1, "train2": train2}, notes=(*splits.notes, note))
+
+
+def divide(members: Sequence[Member], share: float) -> tuple[list[Member], list[Member]]:
+    """Divide at random, always alike, into the rest and `share` of the members; 2 suffice for both."""
+    count = min(max(1, round(len(members) * share)), len(members) - 1)
+    order = np.random.default_rng(DIVISION_SEED).permutation(len(members))
+    chosen = set(order[:count].tolist())
+    return (
+        [member for index, member in enumerate(members) if index not in chosen],
+        [member for index, member in enumerate(members) if index in chosen],
+    )
+
+
+def without(members: Sequence[Member], others: Sequence[Member]) -> list[Member]:
+    """The members that are not among the others."""
+    # By their text: frames are dicts, which no set takes, and lists of 100 000 are too long to be searched.
+    unwanted = set(map(str, others))
+    return [member for member in members if str(member) not in unwanted]
