@@ -16,6 +16,8 @@ from envs.experiment import (
     configured_run,
     configured_tasks,
     exp_seeds,
+    new_network,
+    pretrained_state,
     sampled_architecture,
 )
 from envs.restoring import load_learned_policy
@@ -49,10 +51,14 @@ def main() -> None:
 
     # Everything that can be wrong with the input is looked at before the first network trains.
     tasks = configured_tasks(config)
-    learned_net = configured_network(config).to(device)
+    learned_net = configured_network(config, tasks).to(device)
     learned = load_learned_policy(learned_net, files.checkpoint(config.train.policy_iter))
     architectures = {exp_id: sampled_architecture(config, learned, seed) for exp_id, seed in enumerate(config.seed)}
-    data = {exp_id: Data(config.dataload, tasks, seed, device, ["train"], ["val"]) for exp_id, seed in seeds.items()}
+    data = {
+        exp_id: Data(config.dataload, tasks, seed, device, ["train"], ["val"], learned.vocabulary)
+        for exp_id, seed in seeds.items()
+    }
+    pretrained = pretrained_state(config)
     collect_retraining(files, architectures)
     if config.train.retrain_resume:
         for exp_id in seeds:
@@ -60,7 +66,7 @@ def main() -> None:
 
     for exp_id, seed in seeds.items():
         seed_everything(seed)
-        net = configured_network(config).to(device)
+        net = new_network(config, tasks, pretrained).to(device)
         if config.retrain_from_pl:
             net.load_state_dict(learned_net.state_dict())
         retrain_architecture(config, exp_id, architectures[exp_id], net, tasks, data[exp_id], files)
@@ -85,7 +91,7 @@ def retrain_architecture(
 ) -> None:
     """Train one architecture and write its gates and results."""
     policy_iter, seed = config.train.policy_iter, data.seed
-    cost = cost_report(net, gates, data.image_size("val"))
+    cost = cost_report(net, gates, data.example("val"))
     interrupted = interrupted_state(files, exp_id, policy_iter, gates) if config.train.retrain_resume else None
     with RunLogger(files.logs / f"retrain{exp_id:03d}", interrupted["iter"] if interrupted else 0) as logger:
         logger.message(f"architecture {exp_id}, seed {seed}: executed blocks\n{format_shares(gates)}")

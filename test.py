@@ -1,4 +1,4 @@
-"""Evaluate retrained architectures on the whole test split, one image at a time, in both protocols.
+"""Evaluate retrained architectures on the whole test split, one image or text at a time, in both protocols.
 
 Reads, from {exp_name} under `paths.checkpoint_dir`, for each of --exp_ids:
   retrain{exp_id}_policyIter{policy_iter}_{test.which_iter}_model.pth.tar   weights
@@ -21,7 +21,7 @@ from envs.data import Data, own_images
 from envs.evaluation import Evaluation, evaluate
 from envs.experiment import configured_network, configured_tasks, exp_seeds
 from envs.pictures import picture_predictions
-from envs.restoring import load_architecture, load_network, refuse_other_gates
+from envs.restoring import common_vocabulary, load_network, read_retrained
 from envs.results import best_retrained, comparison_table, cost_table, metrics_table, test_result
 from envs.run_files import RunFiles
 from envs.tasks import Task
@@ -44,36 +44,38 @@ def main() -> None:
     files = RunFiles.of(config.paths, config.exp_name)
     seeds = best_retrained(files) if arguments.best else exp_seeds(config, arguments.exp_ids or [0])
     tasks = configured_tasks(config)
-    net = configured_network(config).to(device)
+    net = configured_network(config, tasks).to(device)
     policy_iter = config.train.policy_iter
 
-    architectures = {exp_id: load_architecture(net, files.gates(policy_iter, seed)) for exp_id, seed in seeds.items()}
-    labels = {exp_id: files.retrain_label(exp_id, policy_iter, config.test.which_iter) for exp_id in seeds}
-    checkpoints = {exp_id: files.checkpoint(label) for exp_id, label in labels.items()}
-    for exp_id, gates in architectures.items():
-        refuse_other_gates(load_network(net, checkpoints[exp_id]), gates, checkpoints[exp_id])
+    # All are read before the first is tested, so that nothing that is wrong comes late.
+    architectures = {}
+    for exp_id, seed in seeds.items():
+        checkpoint = files.checkpoint(files.retrain_label(exp_id, policy_iter, config.test.which_iter))
+        architectures[exp_id] = read_retrained(net, files.gates(policy_iter, seed), checkpoint)
     if arguments.images:
-        images = own_images(arguments.images, config.dataload.num_workers, device)
+        images, class_names = own_images(arguments.images, config.dataload, tasks, device), {}
     else:
         splits = ["test", "train"] if arguments.constant else ["test"]
-        data = Data(config.dataload, tasks, config.seed[0], device, evaluation_splits=splits)
+        vocabulary = common_vocabulary(architectures.values())
+        data = Data(config.dataload, tasks, config.seed[0], device, (), splits, vocabulary)
         for note in data.notes:
             print(note)
         constant = test_constant_predictor(data, tasks) if arguments.constant else None
+        class_names = data.class_names
 
     for exp_id, seed in seeds.items():
-        path, gates = checkpoints[exp_id], architectures[exp_id]
-        iteration = load_network(net, path).get("iter")
+        path, gates = architectures[exp_id].checkpoint, architectures[exp_id].gates
+        load_network(net, path)
         print(f"\narchitecture {exp_id}, seed {seed}, {path}: executed blocks\n{format_shares(gates)}")
         if arguments.images:
             batches, prefix = images, f"images_rs{seed:04d}"
         else:
             outcome = test(net, gates, data, tasks, constant)
             result = files.results / f"test_rs{seed:04d}.json"
-            write_json(result, {"checkpoint": str(path), "iteration": iteration, **outcome})
+            write_json(result, {"checkpoint": str(path), "iteration": architectures[exp_id].iteration, **outcome})
             print(f"results   {result}")
             batches, prefix = islice(data.evaluation("test", 1, whole=True), arguments.pictures), f"test_rs{seed:04d}"
-        written = picture_predictions(net, gates, batches, tasks, files.results / "pictures", prefix)
+        written = picture_predictions(net, gates, batches, tasks, files.results / "pictures", prefix, class_names)
         print(f"pictures  {len(written)} in {files.results / 'pictures'}")
 
 
@@ -97,8 +99,8 @@ def test(
 ) -> dict[str, Any]:
     """Evaluate one architecture, print its tables and return what they hold."""
     evaluation = evaluate(net, gates, data.evaluation("test", batch_size=1, whole=True), tasks)
-    cost = cost_report(net, gates, data.image_size("test"))
-    print(f"{evaluation.num_samples} images\n\n{metrics_table(evaluation, tasks)}\n\n{cost_table(cost)}\n")
+    cost = cost_report(net, gates, data.example("test"))
+    print(f"{evaluation.num_samples} inputs\n\n{metrics_table(evaluation, tasks)}\n\n{cost_table(cost)}\n")
     if constant:
         print(f"{comparison_table({'network': evaluation, 'constant predictor': constant}, tasks)}\n")
     return test_result(gates, evaluation, constant, cost)

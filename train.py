@@ -14,6 +14,8 @@ from envs.experiment import (
     configured_tasks,
     curriculum,
     exp_seeds,
+    new_network,
+    pretrained_state,
     regularisers,
 )
 from envs.policy_learning import learn_policy, train_without_policy, warm_up
@@ -39,10 +41,12 @@ def main() -> None:
     seed_everything(seed)
 
     tasks = configured_tasks(config)
-    data = Data(config.dataload, tasks, seed, device, TRAINING_SPLITS, evaluation_splits=["val"])
-    net = configured_network(config)
     if config.train.resume:
-        load_without_policy(net, files.checkpoint(config.train.which_iter))
+        net = configured_network(config, tasks)
+        vocabulary = load_without_policy(net, files.checkpoint(config.train.which_iter))
+    else:
+        net, vocabulary = new_network(config, tasks, pretrained_state(config)), None
+    data = Data(config.dataload, tasks, seed, device, TRAINING_SPLITS, ["val"], vocabulary)
     net.to(device)
 
     warmed_up = config.policy and config.train.resume

@@ -1,5 +1,6 @@
 """A folder of one's own images, without targets."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,19 +15,24 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 class ImageFolder(Dataset):
-    """Images of a folder in the order of their names: "img" float32 [3, H, W], BGR minus the mean; "name".
+    """Images of a folder in the order of their names: "img" float32 [3, H, W], and "name".
+
+    Args:
+        encode: uint8 BGR [H, W, 3] -> the network's input. Dense tasks take BGR minus the mean; classification takes
+            `dataloaders.domainnet.encode_frame`, at the size of its crops.
 
     Raises:
         UserError: no such folder, no image in it, or (when fetched) a file that is no image.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, encode: Callable[[np.ndarray], np.ndarray] = subtract_mean) -> None:
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"--images {folder} is not a folder; give one that holds {', '.join(ENDINGS)} files.")
         self.paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
         if not self.paths:
             raise UserError(f"--images {folder} holds no image; expected {', '.join(ENDINGS)} files.")
+        self.encode = encode
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -36,4 +42,4 @@ class ImageFolder(Dataset):
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
             raise UserError(f"{path} cannot be read as an image; repair or remove it.")
-        return {"img": subtract_mean(image), "name": path.stem}
+        return {"img": self.encode(image), "name": path.stem}

@@ -1,13 +1,20 @@
-"""Which frames form which batch, and the DataLoader that fetches them.
+"""Which samples form which batch, and the DataLoader that fetches them.
 
 A data set is asked for keys (pass number, index), and every random draw comes from a generator keyed by
 (seed, split, pass, index), never from global state. So the number of workers, a resume or the number of
 processes changes no batch.
+
+Where all tasks share each image there is one data set. Where tasks have inputs of their own (domains, texts)
+there is {task: data set}, and a step takes one batch of every task:
+
+- shared    {"img": [N, ...], one entry or more per target, "name": [N names]}
+- their own {"img" or "text": {task: [N, ...]}, task: its target [N, ...], "name": {task: [N names]}}
 """
 
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
 
 import cv2
 import numpy as np
@@ -17,6 +24,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from utils.errors import UserError
 
 Key = tuple[int, int]
+"""(pass number, index of the sample)."""
+
+TaskKey = tuple[str, Key]
+"""A task with its own inputs, and the key of one of its samples."""
 
 
 def keyed_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
@@ -86,6 +97,55 @@ class FileOrderBatchSampler(Sampler[list[Key]]):
             yield [(0, index) for index in range(first, min(first + self.batch_size, self.num_samples))]
 
 
+class TaskwiseBatchSampler(Sampler[list[TaskKey]]):
+    """One batch of every task side by side, for tasks with inputs of their own.
+
+    Each task goes through its samples at its own pace: a small one begins its next pass while a large one is
+    still in its first, and in evaluation a task that has run out is absent from the later batches.
+
+    Args:
+        samplers: task -> the sampler of its batches; all endless, or none.
+    """
+
+    def __init__(self, samplers: Mapping[str, PassBatchSampler] | Mapping[str, FileOrderBatchSampler]):
+        self.samplers = samplers
+
+    @property
+    def batches_per_pass(self) -> int:
+        """Number of training batches in one pass over the largest task."""
+        return max(sampler.batches_per_pass for sampler in self.samplers.values())
+
+    def __len__(self) -> int:
+        return max(map(len, self.samplers.values()))
+
+    def __iter__(self) -> Iterator[list[TaskKey]]:
+        for batches in itertools.zip_longest(*self.samplers.values(), fillvalue=()):
+            yield [(task, key) for task, keys in zip(self.samplers, batches, strict=True) for key in keys]
+
+
+def training_sampler(
+    dataset: Dataset | Mapping[str, Dataset], batch_size: int, seed: int, split: str, start: int = 0
+) -> PassBatchSampler | TaskwiseBatchSampler:
+    """Endless training batches of a data set, or of every task's own; arguments as of `PassBatchSampler`."""
+    if isinstance(dataset, Mapping):
+        samplers = {
+            task: PassBatchSampler(len(own), batch_size, seed, f"{split} of {task}", start)
+            for task, own in dataset.items()
+        }
+        return TaskwiseBatchSampler(samplers)
+    return PassBatchSampler(len(dataset), batch_size, seed, split, start)
+
+
+def evaluation_sampler(
+    dataset: Dataset | Mapping[str, Dataset], batch_size: int, keep_last: bool
+) -> FileOrderBatchSampler | TaskwiseBatchSampler:
+    """Evaluation batches of a data set, or of every task's own; arguments as of `FileOrderBatchSampler`."""
+    if isinstance(dataset, Mapping):
+        samplers = {task: FileOrderBatchSampler(len(own), batch_size, keep_last) for task, own in dataset.items()}
+        return TaskwiseBatchSampler(samplers)
+    return FileOrderBatchSampler(len(dataset), batch_size, keep_last)
+
+
 class BatchLoader(DataLoader):
     """A DataLoader that raises a data set's `UserError` with its own sentence.
 
@@ -114,6 +174,17 @@ class _ErrorsAsValues(Dataset):
             return error
 
 
+class _TaskSamples(Dataset):
+    """The data sets of several tasks as one, whose samples say which task they belong to."""
+
+    def __init__(self, datasets: Mapping[str, Dataset]):
+        self.datasets = {task: _ErrorsAsValues(dataset) for task, dataset in datasets.items()}
+
+    def __getitem__(self, key: TaskKey) -> tuple[str, dict | UserError]:
+        task, own_key = key
+        return task, self.datasets[task][own_key]
+
+
 def collate(samples: list[dict | UserError]) -> dict | UserError:
     """Samples -> batch: arrays become stacked tensors [N, ...], names a list; an error replaces all."""
     for sample in samples:
@@ -121,13 +192,29 @@ def collate(samples: list[dict | UserError]) -> dict | UserError:
             return sample
     first = samples[0]
     for sample in samples:
-        if sample["img"].shape != first["img"].shape:
+        if "img" in first and sample["img"].shape != first["img"].shape:
             frames = f"{first['name']} ({_size(first)}) and {sample['name']} ({_size(sample)})"
             return UserError(
                 f"frames {frames} differ in size and cannot share a batch: "
                 "bring all frames to one size, or use a batch size of 1"
             )
     return default_collate(samples)
+
+
+def collate_tasks(samples: list[tuple[str, dict | UserError]]) -> dict | UserError:
+    """Samples of tasks with inputs of their own, task by task -> batch, as above; an error replaces all.
+
+    The target of such a task bears the task's name. Everything else, input and name, is kept per task.
+    """
+    batch: dict = {}
+    for task, of_task in itertools.groupby(samples, key=itemgetter(0)):
+        collated = collate([sample for _, sample in of_task])
+        if isinstance(collated, UserError):
+            return collated
+        batch[task] = collated.pop(task)
+        for name, values in collated.items():
+            batch.setdefault(name, {})[task] = values
+    return batch
 
 
 def _size(sample: dict) -> str:
@@ -139,21 +226,25 @@ def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def build_loader(dataset: Dataset, sampler: Sampler[list[Key]], num_workers: int, pin_memory: bool) -> BatchLoader:
-    """The loader of `sampler`'s batches of `dataset`, as dicts of tensors [N, ...] and lists of names.
+def build_loader(
+    dataset: Dataset | Mapping[str, Dataset], sampler: Sampler, num_workers: int, pin_memory: bool
+) -> BatchLoader:
+    """The loader of `sampler`'s batches of `dataset`, dicts as above; the same workers serve all tasks.
 
     Args:
+        dataset: what `sampler` was made for.
         num_workers: 0 loads in this process. Workers live as long as the loader.
         pin_memory: for faster copies to a CUDA device.
 
     Raises (while iterating): UserError of the data set; frames of several sizes in one batch.
     """
+    taskwise = isinstance(dataset, Mapping)
     return BatchLoader(
-        _ErrorsAsValues(dataset),
+        _TaskSamples(dataset) if taskwise else _ErrorsAsValues(dataset),
         batch_sampler=sampler,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        collate_fn=collate,
+        collate_fn=collate_tasks if taskwise else collate,
         worker_init_fn=_start_worker,
         persistent_workers=num_workers > 0,
         # A generator of its own: else each new iteration would draw from the global one, which training uses.

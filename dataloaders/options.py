@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.config import DataloadSection
 from utils.errors import UserError
 
 
@@ -20,6 +21,7 @@ class DataOptions:
         small_res: CityScapes: halve to 128x256.
         max_tokens: texts: length to which they are cut or filled.
         num_words: texts: size of the vocabulary.
+        vocabulary: texts: the words that a checkpoint was trained with; None takes them from the train split.
         validation: "test" or "held_out", see `dataloaders.splits`.
         seed: key of the augmentation's draws.
     """
@@ -32,8 +34,27 @@ class DataOptions:
     small_res: bool = False
     max_tokens: int = 128
     num_words: int = 20000
+    vocabulary: tuple[str, ...] | None = None
     validation: str = "test"
     seed: int = 0
+
+    @classmethod
+    def of(cls, settings: DataloadSection, targets: Mapping[str, int], seed: int) -> "DataOptions":
+        """What the configuration asks for, with the targets of its tasks."""
+        return cls(
+            dataroot=Path(settings.dataroot),
+            targets=targets,
+            crop_size=None
+            if settings.crop_h is None or settings.crop_w is None
+            else (settings.crop_h, settings.crop_w),
+            augmentation=settings.augmentation,
+            normals=settings.normals,
+            small_res=settings.small_res,
+            max_tokens=settings.max_tokens,
+            num_words=settings.num_words,
+            validation=settings.validation,
+            seed=seed,
+        )
 
     @property
     def required_crop_size(self) -> tuple[int, int]:

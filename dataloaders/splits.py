@@ -63,15 +63,16 @@ def complete_splits(listed: Splits[Member], validation: str) -> Splits[Member]:
 
 
 def validate_on_test(splits: Splits[Member]) -> Splits[Member]:
-    """Let "val" be the test split: the release's protocol."""
+    """Let "val" be the test split, or test_small, a part of it, where that is listed: the release's protocol."""
     members = {split: listed for split, listed in splits.members.items() if split != "val"}
-    if "test" in members:
-        members["val"] = members["test"]
+    for split in ("test_small", "test"):
+        if split in members:
+            return replace(splits, members=members | {"val": members[split]})
     return replace(splits, members=members)
 
 
 def validate_on_held_out(splits: Splits[Member]) -> Splits[Member]:
-    """Let "val" be the one listed, unless it is the test split, or else a tenth of train.
+    """Let "val" be the one listed, unless it is test or test_small, or else a tenth of train.
 
     Either way its members leave train, train1 and train2.
     """
@@ -79,7 +80,7 @@ def validate_on_held_out(splits: Splits[Member]) -> Splits[Member]:
         return splits
     train = splits.members["train"]
     held_out = splits.members.get("val")
-    if held_out is None or held_out == splits.members.get("test"):
+    if held_out is None or held_out in (splits.members.get("test"), splits.members.get("test_small")):
         held_out = divide(train, HELD_OUT_SHARE)[1]
     members = dict(splits.members)
     for split in members.keys() & {"train", "train1", "train2"}:

@@ -1,19 +1,20 @@
 """Joint transforms of an image and its targets: scale, mirror, pad, crop, and their random composition.
 
-A sample is a dict of NumPy arrays that share one height and width, as read from the files:
+A sample is a dict of NumPy arrays [H, W] or [H, W, C] that share one height and width, mostly as read from the
+files; each data set says what its samples hold. The transforms know of them:
 
-- "img"     uint8 [H, W, 3], BGR
+- "img"     the image, of any range that starts at black = 0
 - "seg"     uint8 [H, W], class numbers, 255 = ignore
-- "normal"  uint8 [H, W, 3], (n + 1) / 2 * 255 in OpenCV's channel order, (255, 255, 255) = ignore
-- "depth"   float32 [H, W], metres, 0 = not measured
+- "normal"  uint8 [H, W, 3], (n + 1) / 2 * 255 in OpenCV's channel order, (255, 255, 255) = no label
+- "depth"   [H, W], distances or their inverse
+- others    [H, W]; masks are uint8, 1 = valid, since OpenCV cannot resize truth values
 
 Targets that a run does not need are absent. Every transform returns a new dict and leaves its input as
 it was.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import cv2
 import numpy as np
@@ -22,8 +23,9 @@ Sample = dict[str, np.ndarray]
 
 IMAGE_MEAN_BGR = np.array([104.00698793, 116.66876762, 122.67891434], dtype=np.float32)
 
-# What stands where a sample has no content: black, and every target's own mark for "no label".
-PADDING = {"img": 0, "seg": 255, "normal": 255, "depth": 0}
+# What stands where a sample has no content: the mark for "no label" of targets that have one that is not 0. All
+# else is 0: black, not measured, not valid. A target in which 0 is a value like any other needs a mask beside it.
+PADDING = {"seg": 255, "normal": 255}
 
 # A normal's component along the image's horizontal axis is the file's red channel, OpenCV's last.
 NORMAL_X = 2
@@ -35,7 +37,7 @@ def channels_first(array: np.ndarray) -> np.ndarray:
 
 
 def subtract_mean(image: np.ndarray) -> np.ndarray:
-    """The network's input: uint8 BGR [H, W, 3] -> float32 [3, H, W], 0..255 minus the mean, not scaled."""
+    """The network's input: BGR 0..255 [H, W, 3], uint8 or float32 -> float32 [3, H, W], minus the mean, not scaled."""
     return channels_first(image) - IMAGE_MEAN_BGR[:, None, None]
 
 
@@ -50,17 +52,31 @@ def labelled_normals(normal: np.ndarray) -> np.ndarray:
     return (blue & green & red) != 255
 
 
-def scale(sample: Sample, factor: float) -> Sample:
-    """Resize to (round(H * factor), round(W * factor)): the image bilinearly, targets to their nearest pixel.
+def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize [H, W] or [H, W, C] to `size` = (height, width), each pixel the nearest one's copy."""
+    return array if array.shape[:2] == size else cv2.resize(array, size[::-1], interpolation=cv2.INTER_NEAREST)
 
-    Depth stays as it was measured, as in the release; `approach` is the geometrically right form.
-    """
-    height, width = sample["img"].shape[:2]
-    size = (round(width * factor), round(height * factor))
+
+def resize_bilinear(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize [H, W] or [H, W, C] to `size` = (height, width), bilinearly."""
+    return array if array.shape[:2] == size else cv2.resize(array, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def resize(sample: Sample, size: tuple[int, int]) -> Sample:
+    """Resize all arrays to (height, width): the image bilinearly, everything else to its nearest pixel."""
     return {
-        key: cv2.resize(array, size, interpolation=cv2.INTER_LINEAR if key == "img" else cv2.INTER_NEAREST)
+        key: resize_bilinear(array, size) if key == "img" else resize_nearest(array, size)
         for key, array in sample.items()
     }
+
+
+def scale(sample: Sample, factor: float) -> Sample:
+    """Resize to (round(H * factor), round(W * factor)) pixels.
+
+    Depth stays as it was measured, as in the release; `approach` and `approach_inverse` are geometrically right.
+    """
+    height, width = sample["img"].shape[:2]
+    return resize(sample, (round(height * factor), round(width * factor)))
 
 
 def approach(sample: Sample, factor: float) -> Sample:
@@ -68,6 +84,14 @@ def approach(sample: Sample, factor: float) -> Sample:
     scaled = scale(sample, factor)
     if "depth" in scaled:
         scaled["depth"] = scaled["depth"] / np.float32(factor)
+    return scaled
+
+
+def approach_inverse(sample: Sample, factor: float) -> Sample:
+    """`approach` where "depth" is inverse depth, which is `factor` times as large then."""
+    scaled = scale(sample, factor)
+    if "depth" in scaled:
+        scaled["depth"] = scaled["depth"] * np.float32(factor)
     return scaled
 
 
@@ -88,14 +112,16 @@ def reflect(sample: Sample) -> Sample:
 
 
 def pad_to(sample: Sample, height: int, width: int) -> Sample:
-    """Centre the sample in at least height x width pixels; the border holds `PADDING`."""
+    """Centre the sample in at least height x width pixels; the border holds `PADDING`, or else 0."""
     sample_height, sample_width = sample["img"].shape[:2]
     missing_rows, missing_columns = max(height - sample_height, 0), max(width - sample_width, 0)
     if not missing_rows and not missing_columns:
         return dict(sample)
     top, left = missing_rows // 2, missing_columns // 2
     borders = ((top, missing_rows - top), (left, missing_columns - left), (0, 0))
-    return {key: np.pad(array, borders[: array.ndim], constant_values=PADDING[key]) for key, array in sample.items()}
+    return {
+        key: np.pad(array, borders[: array.ndim], constant_values=PADDING.get(key, 0)) for key, array in sample.items()
+    }
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
@@ -109,7 +135,7 @@ class TrainAugmentation:
 
     Attributes:
         crop_size: (height, width) of every result, in pixels.
-        scale: `scale` or `approach`, called with a factor drawn from U[0.5, 1.5).
+        scale: `scale`, `approach` or `approach_inverse`, called with a factor drawn from U[0.5, 1.5).
         mirror: `mirror` or `reflect`.
     """
 
@@ -130,9 +156,15 @@ class TrainAugmentation:
         return crop(sample, top, left, height, width)
 
 
-# "release" is what the published numbers were trained with; "geometric" keeps depth and normals true to the
-# augmented image. Each is called with the crop size.
-AUGMENTATIONS: dict[str, Callable[[tuple[int, int]], TrainAugmentation]] = {
-    "release": partial(TrainAugmentation, scale=scale, mirror=mirror),
-    "geometric": partial(TrainAugmentation, scale=approach, mirror=reflect),
-}
+Augmentations = Mapping[str, Callable[[tuple[int, int]], TrainAugmentation]]
+"""Name -> maker, called with the crop size. Every data set of frames has two: "release" is what the published
+numbers were trained with, "geometric" keeps depth and normals true to the augmented image."""
+
+
+def choose_augmentation(
+    known: Augmentations, name: str | None, crop_size: tuple[int, int] | None
+) -> TrainAugmentation | None:
+    """The augmentation of a name, or None for frames as they are, where neither name nor crop size is given."""
+    if (name is None) != (crop_size is None):
+        raise ValueError("crop_size and augmentation belong together: give both or neither")
+    return known[name](crop_size) if name else None

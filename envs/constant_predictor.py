@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from envs.losses import Batch
 from envs.tasks import Task
+from models.multitask import Inputs
 from models.shared_paths import Gates
 from utils.errors import UserError
 from utils.progress import progress_bar
@@ -15,7 +16,11 @@ PIXELS_PER_IMAGE = 2000
 
 
 class ConstantPredictor(nn.Module):
-    """Predicts the same for every pixel of every image; called like the network."""
+    """Predicts the same for every pixel of every image, or for every image or text; called like the network.
+
+    Args:
+        constants: task -> its prediction, [C, 1, 1] for every pixel, else [C].
+    """
 
     def __init__(self, constants: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -23,11 +28,11 @@ class ConstantPredictor(nn.Module):
         for task, constant in constants.items():
             self.register_buffer(f"{task}_constant", constant)
 
-    def forward(self, image: Tensor, gates: Gates) -> dict[str, Tensor]:
-        """{task: [N, C, 1, 1]} for the tasks named in `gates`."""
-        return {
-            task: getattr(self, f"{task}_constant").view(1, -1, 1, 1).expand(len(image), -1, 1, 1) for task in gates
-        }
+    def forward(self, inputs: Inputs, gates: Gates) -> dict[str, Tensor]:
+        """{task: [N, C, 1, 1], or [N, C]} for the tasks named in `gates`."""
+        own = inputs if isinstance(inputs, dict) else dict.fromkeys(gates, inputs)
+        constants = {task: getattr(self, f"{task}_constant") for task in gates}
+        return {task: constant.expand(len(own[task]), *constant.shape) for task, constant in constants.items()}
 
 
 def fit_constant_predictor(batches: Iterable[Batch], tasks: Mapping[str, Task]) -> ConstantPredictor:
@@ -39,12 +44,14 @@ def fit_constant_predictor(batches: Iterable[Batch], tasks: Mapping[str, Task]) 
     values: dict[str, list[Tensor]] = {name: [] for name in tasks}
     for batch in progress_bar(batches, "constant predictor"):
         for name, task in tasks.items():
-            valid = task.valid_values(batch)
-            spacing = max(1, len(valid) // (PIXELS_PER_IMAGE * len(batch["img"])))
-            values[name].append(valid[::spacing])
+            if task.target in batch:
+                valid = task.valid_values(batch)
+                spacing = max(1, len(valid) // (PIXELS_PER_IMAGE * len(batch[task.target])))
+                values[name].append(valid[::spacing])
     for name, of_images in values.items():
         if sum(map(len, of_images)) == 0:
             raise UserError(f"--constant: the train split has no valid pixel for task {name}; check its targets.")
+    constants = {name: task.constant(torch.cat(values[name]), task.num_channels) for name, task in tasks.items()}
     return ConstantPredictor(
-        {name: task.constant(torch.cat(values[name]), task.num_channels) for name, task in tasks.items()}
+        {name: constant[:, None, None] if tasks[name].per_pixel else constant for name, constant in constants.items()}
     )

@@ -1,4 +1,4 @@
-"""What to predict for a kind of task without looking at the image, learned from the valid pixels of a split."""
+"""What to predict for a kind of task without looking at the input, learned from what is valid in a split."""
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,14 @@ def labelled_classes(batch: Batch) -> Tensor:
     return batch["seg"][batch["seg"] != IGNORED_CLASS]
 
 
-def valid_normals(batch: Batch) -> Tensor:
-    """Vectors of all pixels with a normal, [M, 3]."""
-    return batch["normal"].movedim(1, -1)[batch["normal_valid"][:, 0]]
+def valid_pixels(batch: Batch, target: str) -> Tensor:
+    """Values of all pixels that have one, [M, C]: of "normal", "depth", "keypoint" or "edge"."""
+    return batch[target].movedim(1, -1)[batch[f"{target}_valid"][:, 0]]
 
 
-def valid_metres(batch: Batch) -> Tensor:
-    """Metres of all pixels with a depth, [M, 1]."""
-    return batch["depth"].movedim(1, -1)[batch["depth_valid"][:, 0]]
+def class_numbers(batch: Batch, target: str) -> Tensor:
+    """Class numbers of all samples of a task of classification, int64 [N]."""
+    return batch[target]
 
 
 def class_frequencies(classes: Tensor, num_classes: int) -> Tensor:

@@ -4,36 +4,41 @@ from typing import Any
 
 import torch
 
-from models.multitask import MultiTaskNet
+from envs.batches import tensors_of
+from models.multitask import Inputs, MultiTaskNet
 from models.shared_paths import Gates, all_blocks, run_shared_paths
 from utils.cost import measure_cost, measure_seconds, without_data
+from utils.devices import to_device
 
 
-def cost_report(net: MultiTaskNet, gates: Gates, image_size: tuple[int, int]) -> dict[str, Any]:
-    """Parameters used, multiply-adds and wall time for one image of `image_size` (height, width), on shared paths.
+def cost_report(net: MultiTaskNet, gates: Gates, example: Inputs) -> dict[str, Any]:
+    """Parameters used, multiply-adds and wall time for one input (of each task, if it has its own), on shared paths.
+
+    Args:
+        example: inputs of the network, a batch of 1.
 
     Returns:
-        "input_size", "device", and three kinds of cost, each with "parameters", "multiply_adds" and "seconds":
+        "input_size", [height, width] or [words]; "device"; and three kinds of cost, each with "parameters",
+        "multiply_adds" and "seconds":
         "per_task", each task alone under its gates; "together", all tasks with what they share computed once;
         "single_task_networks", the sum of one full network per task. The first two have
         "relative_to_single_task": parameters and multiply-adds as shares of the full networks of their tasks.
     """
     # Whatever the `execution` of the run: what the release computes and multiplies by 0 is no cost of an architecture.
-    net = MultiTaskNet(net.backbone, net.policy, net.heads, run_shared_paths)
+    net = MultiTaskNet(net.backbone, net.policy, net.heads, run_shared_paths, net.task_bn)
     shadow = without_data(net)
     device = next(net.parameters()).device
-    shapes = torch.empty(1, 3, *image_size, device="meta")
-    image = torch.randn(1, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(device)
+    shapes, inputs = to_device(example, "meta"), to_device(example, device)
 
     def cost(gates: Gates) -> dict[str, Any]:
         counted = measure_cost(shadow, lambda shadow: shadow(shapes, gates))
-        return {**vars(counted), "seconds": measure_seconds(net, lambda net: net(image, gates), device)}
+        return {**vars(counted), "seconds": measure_seconds(net, lambda net: net(inputs, gates), device)}
 
     per_task = {task: cost({task: gates[task]}) for task in gates}
     single = {task: cost(all_blocks([task], net.num_blocks)) for task in gates}
     full = {key: sum(of_task[key] for of_task in single.values()) for key in ("parameters", "multiply_adds", "seconds")}
     return {
-        "input_size": list(image_size),
+        "input_size": list(next(tensors_of(example)).shape[1:])[-2:],
         "device": device_name(device),
         "per_task": {task: relative_to(single[task], of_task) for task, of_task in per_task.items()},
         "together": relative_to(full, cost(gates)),

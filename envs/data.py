@@ -1,20 +1,33 @@
 """The splits of an experiment as streams of batches that are checked and on their device."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from dataloaders import open_dataset
+from dataloaders import TEXT_DATASETS, open_dataset
+from dataloaders.domainnet import encode_frame
+from dataloaders.fdu_mtl import Reviews
 from dataloaders.images import ImageFolder
-from dataloaders.loading import BatchLoader, FileOrderBatchSampler, PassBatchSampler, build_loader
+from dataloaders.loading import (
+    BatchLoader,
+    FileOrderBatchSampler,
+    build_loader,
+    evaluation_sampler,
+    training_sampler,
+)
 from dataloaders.options import DataOptions
+from dataloaders.transforms import subtract_mean
+from envs.batches import inputs_of
 from envs.losses import Batch
 from envs.tasks import Task, check_classes
+from models.multitask import Inputs
 from utils.config import DataloadSection
 from utils.devices import to_device
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -65,10 +78,13 @@ class Data:
     Attributes:
         seed: key of every random draw of the pipeline.
         notes: what the user should know about the data root.
+        class_names: task -> class -> name, as far as the data tell.
+        vocabulary: the words of texts, to be kept with the checkpoint; None for images.
 
     Args:
         training_splits: those that will be trained on, of `train`, `train1` and `train2`.
-        evaluation_splits: those whose frames are taken as they are, of `val` and `test`.
+        evaluation_splits: those whose samples are taken as they are, of `val` and `test`.
+        vocabulary: the words of texts as a checkpoint keeps them; None builds it from the train split.
 
     Raises:
         UserError: whatever is wrong with the data root and these splits, before anything is computed.
@@ -82,44 +98,66 @@ class Data:
         device: torch.device,
         training_splits: Sequence[str] = (),
         evaluation_splits: Sequence[str] = (),
+        vocabulary: tuple[str, ...] | None = None,
     ) -> None:
         self.seed = seed
         self._num_workers = settings.num_workers
         self._prepare = Preparation(tasks, device)
-        options = DataOptions(
-            dataroot=Path(settings.dataroot),
-            targets={task.target: task.num_channels for task in tasks.values()},
-            crop_size=(settings.crop_h, settings.crop_w),
-            augmentation=settings.augmentation,
-            normals=settings.normals,
-            small_res=settings.small_res,
-            validation=settings.validation,
-            seed=seed,
-        )
+        options = replace(data_options(settings, tasks, seed), vocabulary=vocabulary)
         self._training = {split: open_dataset(settings.dataset, options, split, True) for split in training_splits}
         self._evaluation = {split: open_dataset(settings.dataset, options, split, False) for split in evaluation_splits}
-        datasets = [*self._training.values(), *self._evaluation.values()]
-        self.notes = tuple(dict.fromkeys(note for dataset in datasets for note in dataset.notes))
+        datasets = [part for opened in (self._training, self._evaluation) for part in parts_of(opened.values())]
+        self.notes = tuple(
+            dict.fromkeys(note for opened in (self._training, self._evaluation) for note in notes_of(opened.values()))
+        )
+        self.class_names = {
+            task: own.class_names
+            for dataset in self._evaluation.values()
+            if isinstance(dataset, dict)
+            for task, own in dataset.items()
+        }
+        self.vocabulary = next((dataset.vocabulary.words for dataset in datasets if isinstance(dataset, Reviews)), None)
 
     def training(self, split: str, batch_size: int, start: int = 0) -> BatchStream:
-        """Augmented batches, endlessly, from batch number `start` on."""
+        """Augmented batches, endlessly, from batch number `start` on; `batch_size` is that of each task with own inputs."""
         dataset = self._training[split]
-        sampler = PassBatchSampler(len(dataset), batch_size, self.seed, split, start)
+        sampler = training_sampler(dataset, batch_size, self.seed, split, start)
         return BatchStream(self._loader(dataset, sampler), sampler.batches_per_pass, self._prepare)
 
     def evaluation(self, split: str, batch_size: int, whole: bool) -> EvaluationBatches:
-        """Frames as they are, in file order; `whole` keeps a last short batch."""
+        """Samples as they are, in file order; `whole` keeps a last short batch."""
         dataset = self._evaluation[split]
-        sampler = FileOrderBatchSampler(len(dataset), batch_size, keep_last=whole)
+        sampler = evaluation_sampler(dataset, batch_size, keep_last=whole)
         return EvaluationBatches(self._loader(dataset, sampler), len(sampler), self._prepare)
 
-    def image_size(self, split: str) -> tuple[int, int]:
-        """(height, width) of the first frame of an evaluation split."""
-        height, width = self._evaluation[split][0, 0]["img"].shape[-2:]
-        return height, width
+    def example(self, split: str) -> Inputs:
+        """The first input, or that of each task, of an evaluation split, as a batch of 1 on the CPU."""
+        dataset = self._evaluation[split]
+        loader = build_loader(dataset, evaluation_sampler(dataset, 1, keep_last=True), num_workers=0, pin_memory=False)
+        return inputs_of(next(iter(loader)))
 
-    def _loader(self, dataset: Dataset, sampler: Sampler) -> BatchLoader:
+    def _loader(self, dataset: Dataset | dict[str, Dataset], sampler: Sampler) -> BatchLoader:
         return build_loader(dataset, sampler, self._num_workers, self._prepare.device.type == "cuda")
+
+
+def data_options(settings: DataloadSection, tasks: Mapping[str, Task], seed: int) -> DataOptions:
+    """What the configuration asks of its data set."""
+    return DataOptions.of(settings, {task.target: task.num_channels for task in tasks.values()}, seed)
+
+
+def notes_of(opened: Iterable[Dataset | dict[str, Dataset]]) -> Iterator[str]:
+    """What the data sets leave to be assumed; of tasks with inputs of their own, the first one speaks for all."""
+    for dataset in opened:
+        if isinstance(dataset, dict):
+            first, *others = dataset.values()
+            yield from (f"{note}, and likewise of {len(others)} more" if others else note for note in first.notes)
+        else:
+            yield from dataset.notes
+
+
+def parts_of(opened: Iterable[Dataset | dict[str, Dataset]]) -> list[Dataset]:
+    """The data sets themselves, those of tasks with inputs of their own one by one."""
+    return [part for dataset in opened for part in (dataset.values() if isinstance(dataset, dict) else [dataset])]
 
 
 @dataclass(frozen=True)
@@ -133,8 +171,19 @@ class ImageBatches:
         return (to_device(batch, self.device) for batch in self.loader)
 
 
-def own_images(folder: Path, num_workers: int, device: torch.device) -> ImageBatches:
-    """The images of a folder; raises `UserError` as `ImageFolder`."""
-    images = ImageFolder(folder)
+def own_images(
+    folder: Path, settings: DataloadSection, tasks: Mapping[str, Task], device: torch.device
+) -> ImageBatches:
+    """The images of a folder, for all tasks, in the form that their network takes.
+
+    Raises:
+        UserError: as `ImageFolder`, and where the tasks are about texts.
+    """
+    if settings.dataset in TEXT_DATASETS:
+        raise UserError(f"--images: {settings.dataset} holds texts; only networks for images look at images.")
+    encode = subtract_mean
+    if not all(task.per_pixel for task in tasks.values()):
+        encode = partial(encode_frame, size=data_options(settings, tasks, seed=0).required_crop_size)
+    images = ImageFolder(folder, encode)
     sampler = FileOrderBatchSampler(len(images), batch_size=1, keep_last=True)
-    return ImageBatches(build_loader(images, sampler, num_workers, device.type == "cuda"), device)
+    return ImageBatches(build_loader(images, sampler, settings.num_workers, device.type == "cuda"), device)

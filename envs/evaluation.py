@@ -7,6 +7,8 @@ from itertools import islice
 import torch
 from torch import nn
 
+from envs.batches import gates_of_present, inputs_of, number_of_inputs
+from envs.headlines import headlines_of
 from envs.losses import Batch
 from envs.metrics import Values
 from envs.tasks import PROTOCOLS, Task
@@ -21,7 +23,7 @@ class Evaluation:
 
     Attributes:
         metrics: protocol -> task -> metric -> value; None for a task where the protocol has no meaning.
-        num_samples: images that were evaluated.
+        num_samples: images or texts that were evaluated.
     """
 
     metrics: dict[str, dict[str, Values | None]]
@@ -38,11 +40,8 @@ class Evaluation:
 
     def headlines(self, tasks: Mapping[str, Task]) -> str:
         """One line with each task's foremost metric in the release's protocol."""
-        values = {name: self.metrics["release"][name][task.headline] for name, task in tasks.items()}
-        return "  ".join(
-            f"{name} {tasks[name].headline} {'-' if value is None else f'{value:.4g}'}"
-            for name, value in values.items()
-        )
+        values = {headline.title: headline.value(self.metrics["release"]) for headline in headlines_of(tasks)}
+        return "  ".join(f"{title} {'-' if value is None else f'{value:.4g}'}" for title, value in values.items())
 
 
 @torch.inference_mode()
@@ -56,7 +55,7 @@ def evaluate(
     """Evaluate the tasks in both protocols; the network returns to the mode it was in.
 
     Args:
-        net: called as `net(image, gates)`, returns {task: prediction}.
+        net: called as `net(inputs, gates)`, returns {task: prediction}.
         max_batches: stop after so many (release: 11 while training); None takes all.
     """
     meters = {protocol: {name: task.new_metric(protocol) for name, task in tasks.items()} for protocol in PROTOCOLS}
@@ -64,12 +63,13 @@ def evaluate(
     num_samples = 0
     with evaluation_mode(net):
         for batch in progress_bar(islice(batches, num_batches), "evaluation", num_batches):
-            predictions = net(batch["img"], gates)
-            num_samples += len(batch["img"])
+            inputs = inputs_of(batch)
+            predictions = net(inputs, gates_of_present(gates, inputs))
+            num_samples += number_of_inputs(inputs)
             for of_tasks in meters.values():
-                for name, meter in of_tasks.items():
-                    if meter is not None:
-                        meter.update(predictions[name], batch)
+                for name, prediction in predictions.items():
+                    if of_tasks[name] is not None:
+                        of_tasks[name].update(prediction, batch)
     metrics = {
         protocol: {name: meter.compute() if meter is not None else None for name, meter in of_tasks.items()}
         for protocol, of_tasks in meters.items()

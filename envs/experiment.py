@@ -1,16 +1,20 @@
 """From a configuration to the parts that a script runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
+from dataloaders import TEXT_DATASETS
 from envs.data import Data
 from envs.policy_learning import Regularisers
+from envs.pretrained import begin_with_imagenet, imagenet_state
 from envs.restoring import LearnedPolicy
 from envs.run import Run
 from envs.run_files import RunFiles
-from envs.tasks import Task, build_tasks
+from envs.task_sets import build_tasks
+from envs.tasks import Task
 from models.multitask import MultiTaskNet, build_network
 from models.policy import Curriculum, Policy
 from models.regularisers import (
@@ -22,7 +26,9 @@ from models.regularisers import (
     release_sparsity,
     release_sparsity_weights,
 )
+from models.resnet import LAYOUTS as IMAGE_BACKBONES
 from models.shared_paths import HardGates, all_blocks
+from models.text_cnn import LAYOUTS as TEXT_BACKBONES
 from utils.config import TestingConfig, TrainingConfig
 from utils.errors import UserError
 from utils.logger import RunLogger
@@ -35,21 +41,27 @@ BEST_CHOSEN_ON = {
 
 def configured_tasks(config: TestingConfig) -> dict[str, Task]:
     """The records of the configured tasks."""
-    return build_tasks(config.dataload.dataset, config.tasks, config.tasks_num_class, config.dataload.normals)
+    data = config.dataload
+    return build_tasks(data.dataset, config.tasks, config.tasks_num_class, data.normals, data.small_res)
 
 
-def configured_network(config: TestingConfig) -> MultiTaskNet:
+def configured_network(config: TestingConfig, tasks: Mapping[str, Task]) -> MultiTaskNet:
     """A freshly initialised network of the configured shape.
 
     Raises:
-        UserError: the configuration asks for a variant that does not exist here.
+        UserError: the configuration asks for a variant that does not exist here, or for a backbone that does not
+            take the inputs of the data set.
     """
-    refuse_unknown_variants(config)
+    if config.policy_model == "instance-specific":
+        raise UserError("policy_model: instance-specific is not available in this version; choose task-specific.")
     return build_network(
+        kind=network_kind(config, tasks),
         backbone=config.backbone,
         backbone_width=config.backbone_width,
         head_width=config.head_width,
+        num_words=config.dataload.num_words,
         num_outputs=dict(zip(config.tasks, config.tasks_num_class, strict=True)),
+        task_bn=config.task_bn,
         init_method=config.train.init_method,
         init_neg_logits=config.init_neg_logits,
         skip_layer=config.skip_layer,
@@ -57,21 +69,33 @@ def configured_network(config: TestingConfig) -> MultiTaskNet:
     )
 
 
-def refuse_unknown_variants(config: TestingConfig) -> None:
-    """Keys of the release that are understood but whose variants do not exist here must not be ignored.
+def network_kind(config: TestingConfig, tasks: Mapping[str, Task]) -> str:
+    """What `build_network` calls "dense", "classification" or "text"; UserError for a backbone of the other sort."""
+    reads_texts = config.dataload.dataset in TEXT_DATASETS
+    if reads_texts != (config.backbone in TEXT_BACKBONES):
+        inputs, fitting = ("texts", TEXT_BACKBONES) if reads_texts else ("images", IMAGE_BACKBONES)
+        raise UserError(
+            f"backbone: {config.backbone} does not fit {config.dataload.dataset}, which holds {inputs}; "
+            f"choose one of {', '.join(fitting)}."
+        )
+    if reads_texts:
+        return "text"
+    return "dense" if all(task.per_pixel for task in tasks.values()) else "classification"
 
-    Raises:
-        UserError: one is set.
-    """
-    unchanged = {
-        "policy_model": (config.policy_model, "task-specific"),
-        "imagenet_pretrain": (config.imagenet_pretrain, False),
-        "task_bn": (config.task_bn, False),
-        "dataload.small_res": (config.dataload.small_res, False),
-    }
-    for key, (value, known) in unchanged.items():
-        if value != known:
-            raise UserError(f"{key}: {value} is not available in this version; leave it at {known}.")
+
+def pretrained_state(config: TestingConfig) -> dict[str, Tensor] | None:
+    """ImageNet's weights where the configuration wants them, from its file or torchvision's download."""
+    if not config.imagenet_pretrain:
+        return None
+    return imagenet_state(config.backbone, Path(config.imagenet_weights) if config.imagenet_weights else None)
+
+
+def new_network(config: TestingConfig, tasks: Mapping[str, Task], pretrained: dict[str, Tensor] | None) -> MultiTaskNet:
+    """A network to be trained: freshly initialised, or with ImageNet's weights in the backbone."""
+    net = configured_network(config, tasks)
+    if pretrained is not None:
+        begin_with_imagenet(net, pretrained, config.imagenet_weights or "of ImageNet")
+    return net
 
 
 def configured_run(

@@ -12,9 +12,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Batch = dict[str, Any]
-"""What a data loader hands over: "img" float32 [N, 3, H, W], one entry per target, "name" list[str]. The
-targets are "seg" int64 [N, H, W]; "normal" float32 [N, 3, H, W] and "normal_valid" bool [N, 1, H, W]; "depth"
-float32 [N, 1, H, W] in metres and "depth_valid" bool [N, 1, H, W]."""
+"""What a data loader hands over. Where all tasks share each sample's image: "img" float32 [N, 3, H, W], "name"
+list[str] and one entry per target, those of maps with their valid pixels, bool [N, 1, H, W], beside them:
+
+- "seg"       int64 [N, H, W], 255 = no label; Taskonomy: "seg_weight" float32 [N, H, W], the factor of the pixel's
+              class, 0 = no label
+- "normal"    float32 [N, 3, H, W] and "normal_valid"
+- "depth"     float32 [N, 1, H, W], metres (NYU v2), inverse depth (CityScapes) or log(1 + d) / log(2^16)
+              (Taskonomy), and "depth_valid"
+- "keypoint"  float32 [N, 1, H, W] in [-1, 1] and "keypoint_valid"
+- "edge"      float32 [N, 1, H, W] in [-1, 1] and "edge_valid"
+
+Where tasks have inputs of their own: "img" or "text" {task: Tensor}, "name" {task: list[str]}, and class numbers
+int64 [N] under each task's name."""
 
 IGNORED_CLASS = 255
 """The class number of pixels without a label."""
@@ -43,6 +53,33 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid, values, 0.0).sum() / valid.sum().clamp(min=1)
 
 
+# --------------------------------------------------------------------------------------- semantic segmentation
+
+
+def label_weights(batch: Batch) -> Tensor:
+    """1 for pixels with a label, 0 for those without, float32 [N, H, W]."""
+    return (batch["seg"] != IGNORED_CLASS).float()
+
+
+def class_weights(batch: Batch) -> Tensor:
+    """The factor of each pixel's class, 0 for pixels without a label, float32 [N, H, W] (Taskonomy)."""
+    return batch["seg_weight"]
+
+
+def weighted_cross_entropy(prediction: Tensor, seg: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of the pixels, weighted sum over the sum of weights.
+
+    Args:
+        prediction: logits [N, C, h, w].
+        seg: int64 [N, H, W] in 0..C-1, or 255 = no label.
+        weights: float [N, H, W], 0 where there is no label.
+    """
+    seg = resize_target(seg[:, None], prediction)[:, 0]
+    weights = resize_target(weights[:, None], prediction)[:, 0]
+    cross_entropy = F.cross_entropy(prediction.float(), seg, ignore_index=IGNORED_CLASS, reduction="none")
+    return (weights * cross_entropy).sum() / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+
+
 def segmentation_loss(prediction: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy of the labelled pixels (release).
 
@@ -50,13 +87,27 @@ def segmentation_loss(prediction: Tensor, batch: Batch) -> Tensor:
         prediction: logits [N, C, h, w].
         batch: "seg" int64 [N, H, W] in 0..C-1, or 255 = no label.
     """
-    seg = resize_target(batch["seg"][:, None], prediction)[:, 0]
-    total = F.cross_entropy(prediction.float(), seg, ignore_index=IGNORED_CLASS, reduction="sum")
-    return total / (seg != IGNORED_CLASS).sum().clamp(min=1)
+    return weighted_cross_entropy(prediction, batch["seg"], label_weights(batch))
+
+
+def class_weighted_segmentation_loss(prediction: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of the labelled pixels, weighted by the prior factors of their classes (release, Taskonomy).
+
+    Args:
+        prediction: logits [N, C, h, w].
+        batch: "seg" int64 [N, H, W] in 0..C-1, or 255 = no label; "seg_weight" float32 [N, H, W].
+    """
+    return weighted_cross_entropy(prediction, batch["seg"], class_weights(batch))
+
+
+# ------------------------------------------------------------------------------- normals, depth, response maps
 
 
 def normal_loss(prediction: Tensor, batch: Batch) -> Tensor:
-    """One minus the mean cosine between predicted and true normal (release).
+    """One minus the mean cosine between predicted and true normal.
+
+    The release never applies Taskonomy's mask, and learns the arbitrary normals of what was not measured; here
+    pixels without a normal are left out of every data set. With a mask that is True throughout both are equal.
 
     Args:
         prediction: [N, 3, h, w], of any length.
@@ -69,13 +120,28 @@ def normal_loss(prediction: Tensor, batch: Batch) -> Tensor:
     return masked_mean(1 - cosine, valid)
 
 
-def depth_loss(prediction: Tensor, batch: Batch) -> Tensor:
-    """Mean absolute difference in metres (release).
+def absolute_loss(prediction: Tensor, batch: Batch, target: str) -> Tensor:
+    """Mean absolute difference, in the unit of the target (release: depth, keypoints and edges).
 
     Args:
-        prediction: metres [N, 1, h, w], of either sign.
-        batch: "depth" metres [N, 1, H, W] and "depth_valid" bool [N, 1, H, W].
+        prediction: [N, 1, h, w], of either sign.
+        batch: the target [N, 1, H, W], and "{target}_valid" bool [N, 1, H, W].
+        target: "depth", "keypoint" or "edge".
     """
-    depth = resize_target(batch["depth"], prediction)
-    valid = resize_target(batch["depth_valid"], prediction)
-    return masked_mean((prediction.float() - depth).abs(), valid)
+    truth = resize_target(batch[target], prediction)
+    valid = resize_target(batch[f"{target}_valid"], prediction)
+    return masked_mean((prediction.float() - truth).abs(), valid)
+
+
+# ---------------------------------------------------------------------------------------------- classification
+
+
+def classification_loss(prediction: Tensor, batch: Batch, target: str) -> Tensor:
+    """Mean cross-entropy (release, DomainNet).
+
+    Args:
+        prediction: logits [N, C].
+        batch: class numbers int64 [N] in 0..C-1; no number is ignored.
+        target: their entry of the batch.
+    """
+    return F.cross_entropy(prediction.float(), batch[target])

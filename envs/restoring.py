@@ -1,6 +1,6 @@
 """Networks, policies and architectures back from their files, our own or the release's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from models.multitask import MultiTaskNet
 from models.policy import Policy
 from models.release import from_release, gates_from_release, is_release_state
+from models.resnet import DilatedResNet
 from models.shared_paths import HardGates
 from utils.checkpoint import load_checkpoint, load_gates, load_tensor_pickle, load_weights
 from utils.errors import UserError
@@ -15,10 +16,16 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class LearnedPolicy:
-    """A policy from a checkpoint, and how many of the last blocks follow it; None for all that have logits."""
+    """A policy from a checkpoint.
+
+    Attributes:
+        num_open: how many of the last blocks follow it; None for all that have logits.
+        vocabulary: the words that the network has learned; None for images.
+    """
 
     policy: Policy
     num_open: int | None
+    vocabulary: tuple[str, ...] | None = None
 
 
 def load_network(net: MultiTaskNet, path: Path) -> dict[str, Any]:
@@ -28,27 +35,49 @@ def load_network(net: MultiTaskNet, path: Path) -> dict[str, Any]:
         UserError: no such checkpoint, or one that does not fit the network.
     """
     checkpoint = load_checkpoint(path)
-    load_weights(net, our_state(checkpoint.pop("mtl-net"), net), path)
+    load_weights(net, our_state(checkpoint.pop("mtl-net"), net, path), path)
     return checkpoint
 
 
 def load_learned_policy(net: MultiTaskNet, path: Path) -> LearnedPolicy:
     """Load weights and logits into `net`, for sampling from its policy; raises as `load_network`."""
     checkpoint = load_network(net, path)
-    return LearnedPolicy(net.policy, checkpoint.get("open_blocks"))
+    return LearnedPolicy(net.policy, checkpoint.get("open_blocks"), kept_vocabulary(checkpoint, path))
 
 
-def load_without_policy(net: MultiTaskNet, path: Path) -> None:
-    """Load the weights of a checkpoint and keep the logits as they are (`train.resume`); raises as `load_network`."""
-    state = our_state(load_checkpoint(path)["mtl-net"], net)
+def load_without_policy(net: MultiTaskNet, path: Path) -> tuple[str, ...] | None:
+    """Load the weights of a checkpoint and keep the logits as they are (`train.resume`); raises as `load_network`.
+
+    Returns: its vocabulary, None for images.
+    """
+    checkpoint = load_checkpoint(path)
+    state = our_state(checkpoint["mtl-net"], net, path)
     weights = {key: value for key, value in state.items() if not key.startswith("policy.")}
     fresh = {key: value for key, value in net.state_dict().items() if key.startswith("policy.")}
     load_weights(net, weights | fresh, path)
+    return kept_vocabulary(checkpoint, path)
 
 
-def our_state(state: dict[str, Any], net: MultiTaskNet) -> dict[str, Any]:
-    """A state dict under our names, whichever it came with."""
-    return from_release(state, net) if is_release_state(state) else state
+def kept_vocabulary(checkpoint: dict[str, Any], path: Path) -> tuple[str, ...] | None:
+    """The words that a checkpoint's network has learned, None for images; `UserError` for anything but words."""
+    words = checkpoint.get("vocabulary")
+    if words is None:
+        return None
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        raise UserError(f"checkpoint {path} has a vocabulary that is no list of words; choose another.")
+    return tuple(words)
+
+
+def our_state(state: dict[str, Any], net: MultiTaskNet, path: Path) -> dict[str, Any]:
+    """A state dict under our names, whichever it came with; raises `UserError` for names that are not known."""
+    if not is_release_state(state):
+        return state
+    if not isinstance(net.backbone, DilatedResNet):
+        raise UserError(
+            f"checkpoint {path} bears the release's names, which are known here for dense tasks alone: "
+            "use one that train.py or re-train.py wrote."
+        )
+    return from_release(state, net)
 
 
 def load_architecture(net: MultiTaskNet, path: Path) -> HardGates:
@@ -91,11 +120,45 @@ def load_release_gates(path: Path, tasks: Sequence[str]) -> HardGates:
         raise UserError(f"policy {path} does not fit the configured tasks: {error}") from error
 
 
-def refuse_other_gates(checkpoint: dict[str, Any], gates: HardGates, path: Path) -> None:
-    """Weights must not run under other gates than they were trained with, as far as the checkpoint knows.
+@dataclass(frozen=True)
+class Retrained:
+    """An architecture with its weights on disk.
+
+    Attributes:
+        iteration: when the weights were saved; None where the checkpoint does not say.
+        vocabulary: the words that the network has learned; None for images.
+    """
+
+    gates: HardGates
+    checkpoint: Path
+    iteration: int | None
+    vocabulary: tuple[str, ...] | None
+
+
+def read_retrained(net: MultiTaskNet, gates_path: Path, checkpoint_path: Path) -> Retrained:
+    """Read an architecture and its weights, which `net` then holds.
 
     Raises:
-        UserError: they would.
+        UserError: a file is missing or does not fit the network, or the weights were trained under other gates, as
+            far as the checkpoint knows.
     """
+    gates = load_architecture(net, gates_path)
+    checkpoint = load_network(net, checkpoint_path)
     if checkpoint.get("gates", gates) != gates:
-        raise UserError(f"checkpoint {path} was trained under other gates than those sampled now: run re-train.py.")
+        raise UserError(
+            f"checkpoint {checkpoint_path} was trained under other gates than those sampled now: run re-train.py."
+        )
+    vocabulary = kept_vocabulary(checkpoint, checkpoint_path)
+    return Retrained(gates, checkpoint_path, checkpoint.get("iter"), vocabulary)
+
+
+def common_vocabulary(architectures: Iterable[Retrained]) -> tuple[str, ...] | None:
+    """The vocabulary that all have learned; `UserError` where they differ."""
+    first, *others = architectures
+    for other in others:
+        if other.vocabulary != first.vocabulary:
+            raise UserError(
+                f"checkpoints {first.checkpoint} and {other.checkpoint} have learned different words: "
+                "test one at a time."
+            )
+    return first.vocabulary

@@ -6,6 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from envs.evaluation import Evaluation
+from envs.headlines import are_alike, headlines_of
 from envs.run import ScoredEvaluation
 from envs.run_files import RunFiles
 from envs.tasks import PROTOCOLS, Task
@@ -129,24 +130,18 @@ def _over_runs(statistic: Callable[[list[float]], float | None], values: Sequenc
 
 
 def retraining_table(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
-    """One row per architecture with score and each task's foremost metric (release), then mean and deviation."""
-    header = [
-        "run",
-        "seed",
-        "score",
-        *(f"{name} {task.headline}" for name, task in tasks.items()),
-        "parameters",
+    """One row per architecture with score and foremost metrics (release), then mean and sample deviation."""
+    headlines = headlines_of(tasks)
+    numbers = [[run["score"], *(headline.value(run["metrics"]["release"]) for headline in headlines)] for run in runs]
+    rows = [
+        [_run_name(run, summary), run["seed"], *row, f"{_relative_parameters(run):.1%}"]
+        for run, row in zip(runs, numbers, strict=True)
     ]
-
-    def row(name: str, seed: int | None, values: Mapping[str, Any], share: str | None) -> list[object]:
-        of_tasks = values["metrics"]["release"]
-        headlines = [of_tasks[task][record.headline] for task, record in tasks.items()]
-        return [name, seed, values["score"], *headlines, share]
-
-    rows = [row(_run_name(run, summary), run["seed"], run, f"{_relative_parameters(run):.1%}") for run in runs]
-    rows.append(row("mean", None, summary["mean"], None))
-    if summary["std"]["score"] is not None:
-        rows.append(row("std", None, summary["std"], None))
+    statistics = {"mean": mean} | ({"std": stdev} if len(runs) > 1 else {})
+    for name, statistic in statistics.items():
+        columns = zip(*numbers, strict=True)
+        rows.append([name, None, *(None if None in column else statistic(column) for column in columns), None])
+    header = ["run", "seed", "score", *(headline.title for headline in headlines), "parameters"]
     return (
         f"{format_table(header, rows)}\n"
         "metrics in the release protocol; parameters: those used, relative to one network per task"
@@ -170,6 +165,10 @@ def metrics_table(evaluation: Evaluation, tasks: Mapping[str, Task]) -> str:
             row = [by_protocol[protocol].get(metric) for protocol in PROTOCOLS]
             better = "lower" if metric in task.lower_is_better else "higher"
             rows.append([name, metric, *row, task.units.get(metric, ""), better])
+    if are_alike(tasks):
+        for headline in headlines_of(tasks)[-1:]:
+            values = [headline.value(evaluation.metrics[protocol]) for protocol in PROTOCOLS]
+            rows.append(["all", headline.title, *values, "", "lower" if headline.lower_is_better else "higher"])
     table = format_table(["task", "metric", *PROTOCOLS, "unit", "better"], rows)
     reasons = [
         f"no {protocol} metrics for {name}: {reason}"
@@ -180,16 +179,15 @@ def metrics_table(evaluation: Evaluation, tasks: Mapping[str, Task]) -> str:
 
 
 def comparison_table(evaluations: Mapping[str, Evaluation], tasks: Mapping[str, Task]) -> str:
-    """One row per predictor and protocol with each task's foremost metric, and which way is better."""
-    arrows = {name: "(lower)" if task.headline in task.lower_is_better else "(higher)" for name, task in tasks.items()}
-    header = ["", "protocol", *(f"{name} {task.headline} {arrows[name]}" for name, task in tasks.items())]
+    """One row per predictor and protocol with the foremost metrics, and which way is better."""
+    headlines = headlines_of(tasks)
+    titles = [f"{headline.title} ({'lower' if headline.lower_is_better else 'higher'})" for headline in headlines]
     rows = [
-        [predictor, protocol]
-        + [(evaluation.metrics[protocol][name] or {}).get(task.headline) for name, task in tasks.items()]
+        [predictor, protocol, *(headline.value(evaluation.metrics[protocol]) for headline in headlines)]
         for protocol in PROTOCOLS
         for predictor, evaluation in evaluations.items()
     ]
-    return format_table(header, rows)
+    return format_table(["", "protocol", *titles], rows)
 
 
 def cost_table(cost: Mapping[str, Any]) -> str:
@@ -197,11 +195,11 @@ def cost_table(cost: Mapping[str, Any]) -> str:
     rows = [_cost_row(f"{task} alone", values) for task, values in cost["per_task"].items()]
     rows.append(_cost_row("together", cost["together"]))
     rows.append(_cost_row("one network per task", cost["single_task_networks"]))
-    height, width = cost["input_size"]
+    size = "x".join(map(str, cost["input_size"]))
     header = ["", "parameters (M)", "relative", "multiply-adds (G)", "relative", "seconds"]
     return (
         f"{format_table(header, rows)}\n"
-        f"one image of {height}x{width} on {cost['device']}; relative to full networks, one per task"
+        f"one input of {size} on {cost['device']}; relative to full networks, one per task"
     )
 
 
@@ -209,9 +207,9 @@ def _cost_row(name: str, cost: Mapping[str, Any]) -> list[object]:
     relative = {key: f"{value:.1%}" for key, value in cost.get("relative_to_single_task", {}).items()}
     return [
         name,
-        round(cost["parameters"] / 1e6, 3),
+        cost["parameters"] / 1e6,
         relative.get("parameters"),
-        round(cost["multiply_adds"] / 1e9, 3),
+        cost["multiply_adds"] / 1e9,
         relative.get("multiply_adds"),
         cost["seconds"],
     ]

@@ -89,6 +89,7 @@ class Run:
                 "decays": {name: decay.state_dict() for name, decay in decays.items()},
                 "best": asdict(best) if best else None,
                 "random_states": random_states(),
+                "vocabulary": self.data.vocabulary,
                 **progress,
             },
         )

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from envs.batches import inputs_of
 from envs.losses import Batch
 from envs.tasks import Task
 from models.multitask import MultiTaskNet
@@ -45,7 +46,7 @@ def weight_step(
         The raw loss of each task and their weighted sum as "total", detached.
     """
     optimiser.zero_grad(set_to_none=True)
-    losses = task_losses(net(batch["img"], gates), batch, tasks)
+    losses = task_losses(net(inputs_of(batch), gates), batch, tasks)
     total = weighted_sum(losses, loss_weights)
     total.backward()
     optimiser.step()
@@ -71,7 +72,7 @@ def policy_step(
     """
     optimiser.zero_grad(set_to_none=True)
     with frozen(net.backbone, net.heads):
-        losses = {**task_losses(net(batch["img"], gates), batch, tasks), **regularisers}
+        losses = {**task_losses(net(inputs_of(batch), gates), batch, tasks), **regularisers}
         total = weighted_sum(losses, loss_weights)
         total.backward()
     optimiser.step()

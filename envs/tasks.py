@@ -1,53 +1,58 @@
 """The tasks: one record each, with its target, its loss, its metrics and how good they are.
 
-`build_tasks` gives the records of a data set.
+`envs.task_sets` says which data set has which of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from envs.constants import (
     class_frequencies,
+    class_numbers,
     labelled_classes,
     mean_direction,
     median,
-    valid_metres,
-    valid_normals,
+    valid_pixels,
 )
-from envs.losses import IGNORED_CLASS, Batch, depth_loss, normal_loss, segmentation_loss
+from envs.losses import (
+    IGNORED_CLASS,
+    Batch,
+    absolute_loss,
+    class_weighted_segmentation_loss,
+    class_weights,
+    classification_loss,
+    normal_loss,
+    segmentation_loss,
+)
 from envs.metrics import (
+    Classification,
     DepthRelease,
     DepthStandard,
     Metric,
     NormalsRelease,
     NormalsStandard,
+    ResponseMapRelease,
+    ResponseMapStandard,
     SegmentationRelease,
     SegmentationStandard,
 )
 from utils.errors import UserError
-from utils.pictures import (
-    RGB,
-    class_picture,
-    direction_picture,
-    distance_picture,
-    raw_direction_picture,
-)
+from utils.pictures import RGB, class_picture, direction_picture, distance_picture, response_picture
 
 PROTOCOLS = ("release", "standard")
 """Ways to measure, see `envs.metrics`. The release's is comparable with the paper, and what `score` reads."""
-
-References = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Task:
     """All that training and evaluation need to know of a task.
 
-    To add one, write its record here and list it in the tasks of its data set.
+    To add one, write its record here and list it in the tasks of its data set, in `envs.task_sets`.
     """
 
     name: str
@@ -59,7 +64,7 @@ class Task:
     num_channels: int | None
     """Channels of the prediction; None where the configuration decides: one per class."""
     loss: Callable[[Tensor, Batch], Tensor]
-    """(prediction [N, C, h, w], batch) -> scalar."""
+    """(prediction [N, C, h, w], or [N, C] where not `per_pixel`; batch) -> scalar."""
     metrics: Mapping[str, Callable[[], Metric]]
     """Protocol -> maker of an empty metric."""
     headline: str
@@ -67,15 +72,17 @@ class Task:
     lower_is_better: frozenset[str]
     """Metrics to minimise; all others are to be maximised."""
     valid_values: Callable[[Batch], Tensor]
-    """The target of all pixels that have one: class numbers [M] or vectors [M, C]."""
+    """The target of all pixels (or samples) that have one: class numbers [M] or vectors [M, C]."""
     constant: Callable[[Tensor, int], Tensor]
-    """(valid values, channels) -> the best prediction [C] that does not look at the image."""
-    picture: Callable[[np.ndarray], RGB]
-    """Values in the form of the target, without the batch axis -> colours."""
+    """(valid values, channels) -> the best prediction [C] that does not look at the input."""
+    picture: Callable[[np.ndarray], RGB] | None
+    """Values in the form of the target, without the batch axis -> colours; None where there is nothing to draw."""
     units: Mapping[str, str]
-    """Metric -> unit; metrics without one are plain numbers (mIoU and Pixel Acc between 0 and 1)."""
+    """Metric -> unit; metrics without one are plain numbers (mIoU, Pixel Acc and accuracy between 0 and 1)."""
     to_target: Callable[[Tensor], Tensor] = lambda prediction: prediction
-    """Prediction [N, C, h, w] -> values in the form of the target."""
+    """Prediction -> values in the form of the target."""
+    per_pixel: bool = True
+    """Whether it predicts a map; False where it predicts one class for the whole input."""
     missing_protocols: Mapping[str, str] = field(default_factory=dict)
     """Protocol -> why this run has no metrics of the task under it, in words for the tables."""
     references: Mapping[str, float] = field(default_factory=dict)
@@ -85,6 +92,13 @@ class Task:
         """An empty metric, or None where `missing_protocols` says why there is none."""
         return None if protocol in self.missing_protocols else self.metrics[protocol]()
 
+
+def most_likely_class(prediction: Tensor) -> Tensor:
+    """Logits [N, C, ...] -> class numbers int64 [N, ...]."""
+    return prediction.argmax(dim=1)
+
+
+# --------------------------------------------------------------------------------------------- maps of classes
 
 SEGMENTATION = Task(
     name="seg",
@@ -98,9 +112,21 @@ SEGMENTATION = Task(
     valid_values=labelled_classes,
     constant=class_frequencies,
     picture=partial(class_picture, ignored=IGNORED_CLASS),
-    to_target=lambda prediction: prediction.argmax(dim=1),
+    to_target=most_likely_class,
     units={"err": "nats"},
 )
+
+CLASS_WEIGHTED_SEGMENTATION = replace(
+    SEGMENTATION,
+    loss=class_weighted_segmentation_loss,
+    metrics={
+        "release": partial(SegmentationRelease, pixel_weights=class_weights),
+        "standard": partial(SegmentationStandard, pixel_weights=class_weights),
+    },
+    headline="err",
+)
+
+# ----------------------------------------------------------------------------------- maps of continuous values
 
 SURFACE_NORMALS = Task(
     name="sn",
@@ -111,7 +137,7 @@ SURFACE_NORMALS = Task(
     metrics={"release": NormalsRelease, "standard": NormalsStandard},
     headline="Angle Mean",
     lower_is_better=frozenset({"Angle Mean", "Angle Median", "Angle RMSE"}),
-    valid_values=valid_normals,
+    valid_values=partial(valid_pixels, target="normal"),
     constant=mean_direction,
     picture=direction_picture,
     units={
@@ -130,11 +156,11 @@ DEPTH = Task(
     title="depth",
     target="depth",
     num_channels=1,
-    loss=depth_loss,
+    loss=partial(absolute_loss, target="depth"),
     metrics={"release": DepthRelease, "standard": DepthStandard},
     headline="abs_err",
     lower_is_better=frozenset({"abs_err", "rel_err", "sq_rel_err", "rms"}),
-    valid_values=valid_metres,
+    valid_values=partial(valid_pixels, target="depth"),
     constant=median,
     picture=partial(distance_picture, farthest=10.0),
     units={
@@ -147,126 +173,80 @@ DEPTH = Task(
     },
 )
 
-# ----------------------------------------------------------------------------------------- tasks per data set
 
-NYU_V2_TASKS = {task.name: task for task in (SEGMENTATION, SURFACE_NORMALS, DEPTH)}
-
-# The paper's single-task rows (release).
-NYU_V2_TWO_TASK_REFERENCES: References = {
-    "seg": {"mIoU": 0.413, "Pixel Acc": 0.691},
-    "sn": {
-        "Angle Mean": 15.0,
-        "Angle Median": 11.5,
-        "Angle 11.25": 49.2,
-        "Angle 22.5": 76.7,
-        "Angle 30": 86.8,
-    },
-}
-NYU_V2_THREE_TASK_REFERENCES: References = {
-    "seg": {"mIoU": 0.275, "Pixel Acc": 0.589},
-    "sn": {
-        "Angle Mean": 17.5,
-        "Angle Median": 14.2,
-        "Angle 11.25": 34.9,
-        "Angle 22.5": 73.3,
-        "Angle 30": 85.7,
-    },
-    "depth": {
-        "abs_err": 0.62,
-        "rel_err": 0.25,
-        "sigma_1.25": 57.9,
-        "sigma_1.25^2": 85.8,
-        "sigma_1.25^3": 95.7,
-    },
-}
-
-RAW_NORMALS_HAVE_NO_ANGLES = (
-    "trained on raw 0..255 normals, whose direction does not determine the normal; "
-    "`dataload.normals: decoded` gives true angles"
-)
+def response_map(name: str, title: str) -> Task:
+    """The record of predicting how strongly a detector responds at each pixel, -1..1; target and name are one."""
+    return Task(
+        name=name,
+        title=title,
+        target=name,
+        num_channels=1,
+        loss=partial(absolute_loss, target=name),
+        metrics={
+            "release": partial(ResponseMapRelease, target=name),
+            "standard": partial(ResponseMapStandard, target=name),
+        },
+        headline="err",
+        lower_is_better=frozenset({"err"}),
+        valid_values=partial(valid_pixels, target=name),
+        constant=median,
+        picture=response_picture,
+        units={},
+    )
 
 
-def nyu_v2_tasks(names: Sequence[str], num_classes: Sequence[int], normals: str) -> dict[str, Task]:
-    """The records of a run on NYU v2.
+KEYPOINTS = response_map("keypoint", "keypoints")
+EDGES = response_map("edge", "edges")
 
-    Args:
-        names: of the tasks, in order.
-        num_classes: channels of each task's prediction.
-        normals: "release" (raw pixels: no standard metrics for normals) or "decoded".
-
-    Returns:
-        {name: record} in the order of the names, with the references of the paper's two-task setting for
-        exactly seg and sn, and those of its three-task setting for any other set.
-
-    Raises:
-        UserError: a name that is no task of NYU v2, or a number of channels that does not fit its task.
-    """
-    two_tasks = set(names) == set(NYU_V2_TWO_TASK_REFERENCES)
-    references = NYU_V2_TWO_TASK_REFERENCES if two_tasks else NYU_V2_THREE_TASK_REFERENCES
-    tasks = choose_tasks(NYU_V2_TASKS, names, num_classes)
-    tasks = {name: replace(task, references=references[name]) for name, task in tasks.items()}
-    if "sn" in tasks and normals == "release":
-        tasks["sn"] = replace(
-            tasks["sn"],
-            picture=raw_direction_picture,
-            missing_protocols={"standard": RAW_NORMALS_HAVE_NO_ANGLES},
-        )
-    return tasks
+# -------------------------------------------------------------------------------------- one class for an input
 
 
-def choose_tasks(known: Mapping[str, Task], names: Sequence[str], num_classes: Sequence[int]) -> dict[str, Task]:
-    """The named records out of the known ones, with the configured numbers of channels.
-
-    Raises:
-        UserError: an unknown name, or a number of channels that does not fit its task.
-    """
-    tasks = {}
-    for name, num_channels in zip(names, num_classes, strict=True):
-        if name not in known:
-            raise UserError(f"tasks: {name!r} is not a task of this data set; it has {', '.join(known)}.")
-        task = known[name]
-        if task.num_channels not in (None, num_channels):
-            raise UserError(
-                f"tasks_num_class: {name} ({task.title}) predicts {task.num_channels} channel(s), "
-                f"but {num_channels} are given; write {task.num_channels}."
-            )
-        tasks[name] = replace(task, num_channels=num_channels)
-    return tasks
-
-
-TASKS: dict[str, Callable[[Sequence[str], Sequence[int], str], dict[str, Task]]] = {"NYU_v2": nyu_v2_tasks}
-"""Data set -> maker of its records."""
+def classification(domain: str, num_classes: int) -> Task:
+    """The record of classifying the images or texts of one domain, whose name is the target's too."""
+    metric = partial(Classification, target=domain)
+    return Task(
+        name=domain,
+        title=domain,
+        target=domain,
+        num_channels=num_classes,
+        loss=partial(classification_loss, target=domain),
+        metrics={"release": metric, "standard": metric},
+        headline="accuracy",
+        lower_is_better=frozenset({"err"}),
+        valid_values=partial(class_numbers, target=domain),
+        constant=class_frequencies,
+        picture=None,
+        to_target=most_likely_class,
+        units={"err": "nats"},
+        per_pixel=False,
+        references={"accuracy": 1.0},
+    )
 
 
-def build_tasks(
-    dataset: str, names: Sequence[str], num_classes: Sequence[int], normals: str = "release"
-) -> dict[str, Task]:
-    """The records of a run, in the order of the names; arguments as in `nyu_v2_tasks`.
-
-    Raises:
-        UserError: a data set or task that is not known, or a number of channels that does not fit its task.
-    """
-    if dataset not in TASKS:
-        raise UserError(f"dataload.dataset: {dataset!r} has no tasks here; choose one of {', '.join(TASKS)}.")
-    return TASKS[dataset](names, num_classes, normals)
+# ----------------------------------------------------------------------------------------------- class numbers
 
 
 def check_classes(tasks: Mapping[str, Task], batch: Batch) -> None:
-    """Refuse class numbers that a segmentation head does not have; on a GPU they would end in a device error.
+    """Refuse class numbers that a head does not have; on a GPU they would end in a device error.
 
-    Cheap while the batch is still on the CPU.
+    Cheap while the batch is still on the CPU. Tasks that the batch does not serve are skipped.
 
     Raises:
-        UserError: "seg" holds a number that is neither below the task's number of channels nor 255.
+        UserError: a target of integers holds a number that is not below the task's number of channels; in maps,
+            255 (no label) passes too.
     """
     for task in tasks.values():
-        if task.target != "seg":
+        classes = batch.get(task.target)
+        if classes is None or torch.is_floating_point(classes):
             continue
-        seg, last_class = batch["seg"], task.num_channels - 1
-        unknown = (seg != IGNORED_CLASS) & ((seg < 0) | (seg > last_class))
+        unknown = (classes < 0) | (classes >= task.num_channels)
+        if task.per_pixel:
+            unknown &= classes != IGNORED_CLASS
         if unknown.any():
-            image, pixel_class = int(unknown.nonzero()[0, 0]), int(seg[unknown][0])
+            sample, class_number = int(unknown.nonzero()[0, 0]), int(classes[unknown][0])
+            names = batch["name"][task.name] if isinstance(batch["name"], Mapping) else batch["name"]
+            known = f"0..{task.num_channels - 1}" + (f" (and {IGNORED_CLASS})" if task.per_pixel else "")
             raise UserError(
-                f"{batch['name'][image]}: a pixel holds class {pixel_class}, but {task.name} has the classes "
-                f"0..{last_class} (and {IGNORED_CLASS}); correct tasks_num_class or the labels."
+                f"{names[sample]}: class {class_number} occurs, but {task.name} has the classes {known}; "
+                "correct tasks_num_class or the labels."
             )

@@ -1,11 +1,11 @@
 """Residual blocks without their skip, and the gated block that a policy executes or skips.
 
-Every `forward` takes `turns`: for which tasks' turns this one computation stands. It matters to BatchNorm's running
-statistics alone. The release runs the network once per task, so that a batch moves the statistics once for each task
-that passes; here a computation that tasks share must move them as far.
+Every `forward` takes `turns`: for which tasks' turns this one computation stands. It matters to BatchNorm alone. The
+release runs the network once per task, so that a batch moves the running statistics once for each task that passes;
+here a computation that tasks share must move them as far. And with `task_bn` every task has statistics of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -24,10 +24,12 @@ class Turns:
     Attributes:
         own: turns of the tasks that share this computation.
         later: turns of the computations that follow for the same batch.
+        tasks: the names of the tasks that share this computation.
     """
 
     own: tuple[int, ...] = (0,)
     later: tuple[int, ...] = ()
+    tasks: tuple[str, ...] = ()
 
     def momentum(self, momentum: float) -> float:
         """The momentum of one update that counts as `own` turns of the given momentum.
@@ -47,19 +49,41 @@ def take_turns(groups: Sequence[Sequence[str]], order: Sequence[str]) -> list[Tu
     passing = [task for task in order if any(task in group for group in groups)]
     turn = {task: len(passing) - 1 - position for position, task in enumerate(passing)}
     turns = [tuple(turn[task] for task in group) for group in groups]
-    return [Turns(own, tuple(chain(*turns[index + 1 :]))) for index, own in enumerate(turns)]
+    return [
+        Turns(own, later=tuple(chain(*turns[index + 1 :])), tasks=tuple(tasks))
+        for index, (own, tasks) in enumerate(zip(turns, groups, strict=True))
+    ]
 
 
-class SharedBatchNorm2d(nn.BatchNorm2d):
+class SharedBatchNorm(nn.BatchNorm2d):
     """BatchNorm whose running statistics count a batch once per task that shares the computation."""
 
     def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
-        """Normalise `x` [N, C, H, W] by its own statistics in training, by the running ones else."""
-        if not self.training:
-            return super().forward(x)
-        self.num_batches_tracked.add_(len(turns.own))
-        momentum = turns.momentum(self.momentum)
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps)
+        """Normalise `x` [N, C, ...] by its own statistics in training, by the running ones else."""
+        momentum = 0.0
+        if self.training:
+            self.num_batches_tracked.add_(len(turns.own))
+            momentum = turns.momentum(self.momentum)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, momentum, self.eps
+        )
+
+
+class TaskBatchNorm(nn.Module):
+    """A BatchNorm for every task (`task_bn`): tasks then share weights, but no computation."""
+
+    def __init__(self, channels: int, tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.norms = nn.ModuleDict({task: SharedBatchNorm(channels) for task in tasks})
+
+    def forward(self, x: Tensor, turns: Turns) -> Tensor:
+        """Normalise `x` [N, C, ...] by the statistics, scale and shift of the one task whose turn it is."""
+        (task,) = turns.tasks
+        return self.norms[task](x)
+
+
+Norm = Callable[[int], nn.Module]
+"""Number of channels -> BatchNorm, called as `norm(x, turns)`."""
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -72,12 +96,14 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, dilation: int = 1, norm: Norm = SharedBatchNorm
+    ) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, channels, stride, dilation)
-        self.bn1 = SharedBatchNorm2d(channels)
+        self.bn1 = norm(channels)
         self.conv2 = conv3x3(channels, channels, dilation=dilation)
-        self.bn2 = SharedBatchNorm2d(channels)
+        self.bn2 = norm(channels)
 
     def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """[N, in_channels, H, W] -> [N, channels, H/stride, W/stride]."""
@@ -93,17 +119,18 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, dilation: int = 1, norm: Norm = SharedBatchNorm
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
-        self.bn1 = SharedBatchNorm2d(channels)
+        self.bn1 = norm(channels)
         self.conv2 = conv3x3(channels, channels, dilation=dilation)
-        self.bn2 = SharedBatchNorm2d(channels)
+        self.bn2 = norm(channels)
         self.conv3 = nn.Conv2d(channels, channels * self.expansion, 1, bias=False)
-        self.bn3 = SharedBatchNorm2d(channels * self.expansion)
-        for norm in (self.bn1, self.bn2, self.bn3):
-            norm.weight.requires_grad_(False)
-            norm.bias.requires_grad_(False)
+        self.bn3 = norm(channels * self.expansion)
+        for frozen in (self.bn1, self.bn2, self.bn3):
+            frozen.requires_grad_(False)
 
     def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """[N, in_channels, H, W] -> [N, 4 * channels, H/stride, W/stride]."""
@@ -116,20 +143,23 @@ class IdentityShortcut(nn.Module):
     """The shortcut of a block that keeps its input's shape."""
 
     def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
-        """[N, C, H, W] -> the same tensor."""
+        """[N, C, ...] -> the same tensor."""
         return x
 
 
 class ProjectionShortcut(nn.Module):
-    """conv1x1-bn, the shortcut of a stage's first block when the stage changes shape or is dilated."""
+    """Convolution of kernel size 1, then bn: the shortcut of a stage's first block when the stage changes shape.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    It also stands where a stage is dilated. `conv` brings the stride and the numbers of channels.
+    """
+
+    def __init__(self, conv: nn.Conv1d | nn.Conv2d, norm: Norm = SharedBatchNorm) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-        self.bn = SharedBatchNorm2d(out_channels)
+        self.conv = conv
+        self.bn = norm(conv.out_channels)
 
     def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
-        """[N, in_channels, H, W] -> [N, out_channels, H/stride, W/stride]."""
+        """[N, in_channels, H, W] -> [N, out_channels, H/stride, W/stride]; texts have one axis instead of two."""
         return self.bn(self.conv(x), turns)
 
 

@@ -1,34 +1,41 @@
 """The multi-task network: one backbone, one policy, one head per task."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
-from models.blocks import GatedBlock, Turns
+from models.blocks import GatedBlock, SharedBatchNorm, TaskBatchNorm, take_turns
 from models.heads import ASPP
 from models.policy import Policy
-from models.resnet import ResNet
-from models.shared_paths import Gates, run_shared_paths
+from models.resnet import ClassificationResNet, DilatedResNet, ResNet
+from models.shared_paths import Gates, group_by_tensor, run_shared_paths
 from models.task_by_task import run_task_by_task
+from models.text_cnn import TextCNN
 
-RunPaths = Callable[[Sequence[GatedBlock], Tensor, Gates], dict[str, Tensor]]
+RunPaths = Callable[[Sequence[GatedBlock], dict[str, Tensor], Gates], dict[str, Tensor]]
 
 EXECUTIONS: dict[str, RunPaths] = {"shared": run_shared_paths, "task_by_task": run_task_by_task}
 """`execution` of the configuration -> how the paths are run."""
 
+Inputs = Tensor | dict[str, Tensor]
+"""What all tasks look at together; or, where tasks have inputs of their own, what each looks at."""
+
 
 class MultiTaskNet(nn.Module):
-    """Images -> {task: prediction}, every task on its own path through the shared blocks."""
+    """Images or texts -> {task: prediction}, every task on its own path through the shared blocks."""
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: ResNet | TextCNN,
         policy: Policy,
         heads: Mapping[str, nn.Module],
         run_paths: RunPaths = run_shared_paths,
+        task_bn: bool = False,
     ) -> None:
         super().__init__()
         self.run_paths = run_paths
+        self.task_bn = task_bn
         self.backbone = backbone
         self.policy = policy
         self.heads = nn.ModuleDict(heads)
@@ -38,37 +45,64 @@ class MultiTaskNet(nn.Module):
         """L, the number of blocks that a path executes or skips."""
         return len(self.backbone.blocks)
 
-    def forward(self, image: Tensor, gates: Gates) -> dict[str, Tensor]:
+    def forward(self, inputs: Inputs, gates: Gates) -> dict[str, Tensor]:
         """Predict the tasks named in `gates`; each has one gate per block.
 
         Args:
-            image: [N, 3, H, W], BGR in 0..255 minus the mean.
+            inputs: [N, 3, H, W], images, or int64 [N, T], texts, for all tasks; or {task: one of these}, where N may
+                differ. Dense tasks: BGR in 0..255 minus the mean; classification: RGB, ImageNet's mean and deviation.
 
         Returns:
-            task -> [N, num_outputs, h, w] with h = floor(ceil(H / 2) / 4) + 1, about H / 8, and w likewise.
+            task -> dense tasks: [N, num_outputs, h, w] with h = floor(ceil(H / 2) / 4) + 1, about H / 8, and w
+            likewise; classification: [N, num_outputs].
         """
-        x = self.backbone.stem(image, turns=Turns(tuple(range(len(gates)))))
-        features = self.run_paths(self.backbone.blocks, x, gates)
-        return {task: self.heads[task](features[task]) for task in gates}
+        own = {task: inputs if isinstance(inputs, Tensor) else inputs[task] for task in gates}
+        features = self.run_paths(self.backbone.blocks, self._run_stem(own), gates)
+        return {task: self.heads[task](self.backbone.summarise(features[task], own[task])) for task in gates}
+
+    def _run_stem(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The stem's features of every task; tasks with a common input have them in common."""
+        groups = [(x, [task]) for task, x in inputs.items()] if self.task_bn else group_by_tensor(inputs)
+        all_turns = take_turns([tasks for _, tasks in groups], list(inputs))
+        features: dict[str, Tensor] = {}
+        for (x, tasks), turns in zip(groups, all_turns, strict=True):
+            features |= dict.fromkeys(tasks, self.backbone.stem(x, turns))
+        return features
 
 
 def build_network(
     *,
     backbone: str,
     num_outputs: dict[str, int],
+    kind: str = "dense",
     backbone_width: int = 64,
     head_width: int = 1024,
+    num_words: int = 20000,
+    task_bn: bool = False,
     init_method: str = "equal",
     init_neg_logits: float | None = None,
     skip_layer: int = 0,
     execution: str = "shared",
 ) -> MultiTaskNet:
-    """A network for dense tasks, freshly initialised from torch's global generator.
+    """A network, freshly initialised from torch's global generator.
 
-    `num_outputs` maps each task to its number of output channels, in the order of the configuration.
+    Args:
+        backbone: a name in the `LAYOUTS` of `models.resnet`, for texts of `models.text_cnn`.
+        num_outputs: task -> number of output channels or classes, in the order of the configuration.
+        kind: "dense", "classification" or "text".
+        head_width: hidden channels of a dense task's head.
+        num_words: size of the vocabulary, for texts.
+        task_bn: BatchNorms of its own for every task.
     """
-    trunk = ResNet(backbone, backbone_width)
-    tasks: Sequence[str] = tuple(num_outputs)
+    tasks = tuple(num_outputs)
+    norm = partial(TaskBatchNorm, tasks=tasks) if task_bn else SharedBatchNorm
+    trunks = {
+        "dense": partial(DilatedResNet, backbone, backbone_width, norm),
+        "classification": partial(ClassificationResNet, backbone, backbone_width, norm),
+        "text": partial(TextCNN, backbone, num_words, backbone_width, norm=norm),
+    }
+    make_head = partial(ASPP, width=head_width) if kind == "dense" else nn.Linear
+    trunk = trunks[kind]()
     policy = Policy(tasks, len(trunk.blocks), init_method, init_neg_logits, skip_layer)
-    heads = {task: ASPP(trunk.out_channels, outputs, head_width) for task, outputs in num_outputs.items()}
-    return MultiTaskNet(trunk, policy, heads, EXECUTIONS[execution])
+    heads = {task: make_head(trunk.out_channels, outputs) for task, outputs in num_outputs.items()}
+    return MultiTaskNet(trunk, policy, heads, EXECUTIONS[execution], task_bn)

@@ -1,12 +1,12 @@
 """The released checkpoints' key names -> ours.
 
 The released code numbers tasks from 1 and keeps blocks by stage: `backbone.blocks.{stage}.{i}.conv1.weight`,
-`backbone.ds.{stage}.{0,1}`, `task{k}_fc1_c{branch}.conv1.weight`, `task{k}_logits`.
+`backbone.ds.{stage}.{0,1}`, `task{k}_fc1_c{branch}.conv1.weight`, `task{k}_logits`. These are the networks for dense
+tasks; how the released code names those for DomainNet is not known here.
 """
 
 import re
 from collections.abc import Sequence
-from itertools import accumulate
 
 from torch import Tensor
 
@@ -65,14 +65,7 @@ def _release_name(net: MultiTaskNet, key: str) -> str:
     if rest.startswith("stem."):
         return "backbone." + rest.removeprefix("stem.").replace("conv.", "conv1.").replace("bn.", "bn1.")
     _, index, branch, parameter = rest.split(".", 3)
-    stage, position = _stage_and_position(net.backbone.stage_lengths, int(index))
+    stage, position = net.backbone.stage_and_position(int(index))
     if branch == "shortcut":
         return f"backbone.ds.{stage}." + parameter.replace("conv.", "0.").replace("bn.", "1.")
     return f"backbone.blocks.{stage}.{position}.{parameter}"
-
-
-def _stage_and_position(stage_lengths: tuple[int, ...], index: int) -> tuple[int, int]:
-    """Where block `index` of the flat list stands: (stage, place within the stage)."""
-    ends = list(accumulate(stage_lengths))
-    stage = next(stage for stage, end in enumerate(ends) if index < end)
-    return stage, index - (ends[stage] - stage_lengths[stage])

@@ -1,6 +1,11 @@
-"""Dilated ResNets as a stem and a flat list of gated blocks."""
+"""ResNets as a stem and a flat list of gated blocks: dilated for dense tasks, plain for classification.
+
+What the network needs of a backbone: `stem`, `blocks`, `summarise` and `out_channels`.
+"""
 
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,8 +16,9 @@ from models.blocks import (
     Bottleneck,
     GatedBlock,
     IdentityShortcut,
+    Norm,
     ProjectionShortcut,
-    SharedBatchNorm2d,
+    SharedBatchNorm,
     Turns,
 )
 
@@ -34,33 +40,37 @@ LAYOUTS = {
 
 
 class Stem(nn.Module):
-    """conv7x7/2-bn-relu-maxpool3x3/2, computed once for all tasks."""
+    """conv7x7/2-bn-relu-maxpool3x3/2, computed once for all tasks that share the image."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm = SharedBatchNorm, ceil_mode: bool = True) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
-        self.bn = SharedBatchNorm2d(channels)
+        self.bn = norm(channels)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=ceil_mode)
 
     def forward(self, image: Tensor, turns: Turns = ONE_TURN) -> Tensor:
-        """[N, 3, H, W] -> [N, channels, h, w] with h = floor(ceil(H / 2) / 2) + 1, about H / 4, and w likewise."""
-        x = F.relu(self.bn(self.conv(image), turns), inplace=True)
-        return F.max_pool2d(x, 3, stride=2, padding=1, ceil_mode=True)
+        """[N, 3, H, W] -> [N, channels, h, w], about H / 4 and W / 4.
+
+        Exactly, with `ceil_mode`, h = floor(ceil(H / 2) / 2) + 1, without it h = ceil(ceil(H / 2) / 2).
+        """
+        return self.pool(F.relu(self.bn(self.conv(image), turns), inplace=True))
 
 
 class ResNet(nn.Module):
-    """Stem and gated blocks of a ResNet with output stride 8: strides 1, 2, 1, 1 and dilations 1, 1, 2, 4.
+    """Stem and gated blocks of a ResNet.
 
     `stage_lengths` says how the flat list of blocks falls into stages; `out_channels` is what the heads receive.
     """
 
-    strides = (1, 2, 1, 1)
-    dilations = (1, 1, 2, 4)
+    strides: ClassVar[tuple[int, ...]]
+    dilations: ClassVar[tuple[int, ...]]
+    ceil_mode: ClassVar[bool]
 
-    def __init__(self, name: str, width: int = 64) -> None:
+    def __init__(self, name: str, width: int = 64, norm: Norm = SharedBatchNorm) -> None:
         super().__init__()
         layout = LAYOUTS[name]
         self.stage_lengths = layout.stages
-        self.stem = Stem(width)
+        self.stem = Stem(width, norm, self.ceil_mode)
         self.blocks = nn.ModuleList()
         in_channels = width
         for stage, (length, stride, dilation) in enumerate(
@@ -71,20 +81,48 @@ class ResNet(nn.Module):
             for position in range(length):
                 first = position == 0
                 block_stride = stride if first else 1
-                projects = first and (stride != 1 or in_channels != out_channels or dilation != 1)
+                shortcut: nn.Module = IdentityShortcut()
+                if first and (stride != 1 or in_channels != out_channels or dilation != 1):
+                    conv = nn.Conv2d(in_channels, out_channels, 1, stride=block_stride, bias=False)
+                    shortcut = ProjectionShortcut(conv, norm)
                 self.blocks.append(
-                    GatedBlock(
-                        residual=layout.block(in_channels, channels, block_stride, dilation),
-                        shortcut=ProjectionShortcut(in_channels, out_channels, block_stride)
-                        if projects
-                        else IdentityShortcut(),
-                    )
+                    GatedBlock(layout.block(in_channels, channels, block_stride, dilation, norm), shortcut)
                 )
                 in_channels = out_channels
         self.out_channels = in_channels
         self._initialise()
 
+    def stage_and_position(self, index: int) -> tuple[int, int]:
+        """Where block `index` of the flat list stands: (stage, place within the stage), as other codebases name it."""
+        ends = list(accumulate(self.stage_lengths))
+        stage = next(stage for stage, end in enumerate(ends) if index < end)
+        return stage, index - (ends[stage] - self.stage_lengths[stage])
+
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0, 0.01)
+
+
+class DilatedResNet(ResNet):
+    """For dense tasks: output stride 8."""
+
+    strides = (1, 2, 1, 1)
+    dilations = (1, 1, 2, 4)
+    ceil_mode = True
+
+    def summarise(self, features: Tensor, image: Tensor) -> Tensor:
+        """What a head receives of a path's features [N, C, H/8, W/8]: all of them."""
+        return features
+
+
+class ClassificationResNet(ResNet):
+    """For classes of whole images (DomainNet): output stride 32, then the mean over all places."""
+
+    strides = (1, 2, 2, 2)
+    dilations = (1, 1, 1, 1)
+    ceil_mode = False
+
+    def summarise(self, features: Tensor, image: Tensor) -> Tensor:
+        """What a head receives of a path's features [N, C, H/32, W/32]: their mean, [N, C]."""
+        return features.mean(dim=(2, 3))

@@ -1,8 +1,9 @@
 """Run K execution paths through one list of blocks, no block computed twice for the same input.
 
-All tasks start in one group on one tensor. At each block a group splits where its tasks' gates differ; what the
-tasks of a group have in common, `skip(x)` and `execute(x)`, is computed once, and `execute(x)` not at all where no
-task of the group needs it. The result equals running the network once per task, BatchNorm statistics included.
+Tasks that start from the same tensor start in one group: all tasks of a common image, and each alone where tasks have
+inputs of their own. At each block a group splits where its tasks' gates differ; what the tasks of a group have in
+common, `skip(x)` and `execute(x)`, is computed once, and `execute(x)` not at all where no task of the group needs it.
+The result equals running the network once per task, BatchNorm statistics included.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,9 @@ Gates = dict[str, Sequence[Gate]]
 HardGates = dict[str, list[int]]
 """Gates of 1 and 0 only: an architecture."""
 
+Group = tuple[Tensor, list[str]]
+"""A tensor and the tasks that have it in common."""
+
 
 def all_blocks(tasks: Iterable[str], num_blocks: int) -> HardGates:
     """Gates by which every task executes every block: hard parameter sharing, and the warm-up phase."""
@@ -35,14 +39,27 @@ def decided(gates: Gates) -> HardGates:
     return {task: [int(next(values)) if mixes(gate) else gate for gate in path] for task, path in gates.items()}
 
 
-def run_shared_paths(blocks: Sequence[GatedBlock], x: Tensor, gates: Gates) -> dict[str, Tensor]:
-    """Each task's features after all blocks, starting from the common input `x` [N, C, H, W].
+def group_by_tensor(features: dict[str, Tensor]) -> list[Group]:
+    """Tasks in groups that hold the very same tensor, in the order of their first members."""
+    groups: dict[int, Group] = {}
+    for task, x in features.items():
+        groups.setdefault(id(x), (x, []))[1].append(task)
+    return list(groups.values())
+
+
+def run_shared_paths(blocks: Sequence[GatedBlock], features: dict[str, Tensor], gates: Gates) -> dict[str, Tensor]:
+    """Each task's features after all blocks.
+
+    Args:
+        features: task -> what its path starts from, [N, C, H, W] (texts: [N, C, T]).
+        gates: of the same tasks.
 
     Returns:
-        task -> [N, C', H', W']; tasks whose gates agree in every block receive the same tensor.
+        task -> [N, C', H', W']; tasks that start from the same tensor and whose gates agree in every block receive
+        the same tensor.
     """
     order = list(gates)
-    groups = [(x, order)]
+    groups = group_by_tensor({task: features[task] for task in order})
     for index, block in enumerate(blocks):
         gate = {task: gates[task][index] for task in order}
         passing = [tasks for _, tasks in groups]
@@ -53,13 +70,13 @@ def run_shared_paths(blocks: Sequence[GatedBlock], x: Tensor, gates: Gates) -> d
             for (x, tasks), (skip_turns, execute_turns) in zip(groups, all_turns, strict=True)
             for part in split_group(block, x, {task: gate[task] for task in tasks}, skip_turns, execute_turns)
         ]
-    features = {task: x for x, tasks in groups for task in tasks}
-    return {task: features[task] for task in order}
+    after = {task: x for x, tasks in groups for task in tasks}
+    return {task: after[task] for task in order}
 
 
 def split_group(
     block: GatedBlock, x: Tensor, gates: dict[str, Gate], skip_turns: Turns, execute_turns: Turns
-) -> list[tuple[Tensor, list[str]]]:
+) -> list[Group]:
     """Pass a group of tasks with the common input `x` through one block.
 
     Tasks that mix part for good, since their gates are hardly ever equal; tasks with equal hard gates stay together.

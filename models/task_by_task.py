@@ -8,17 +8,17 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from models.blocks import GatedBlock
+from models.blocks import GatedBlock, Turns
 from models.shared_paths import Gate, Gates
 
 
-def run_task_by_task(blocks: Sequence[GatedBlock], x: Tensor, gates: Gates) -> dict[str, Tensor]:
-    """Each task's features after all blocks, starting from `x` [N, C, H, W]; nothing is shared or left out."""
-    return {task: _run_every_block(blocks, x, path) for task, path in gates.items()}
+def run_task_by_task(blocks: Sequence[GatedBlock], features: dict[str, Tensor], gates: Gates) -> dict[str, Tensor]:
+    """Each task's features after all blocks, starting from its own [N, C, H, W]; nothing is shared or left out."""
+    return {task: _run_every_block(blocks, features[task], path, Turns(tasks=(task,))) for task, path in gates.items()}
 
 
-def _run_every_block(blocks: Sequence[GatedBlock], x: Tensor, path: Sequence[Gate]) -> Tensor:
+def _run_every_block(blocks: Sequence[GatedBlock], x: Tensor, path: Sequence[Gate], turn: Turns) -> Tensor:
     for block, gate in zip(blocks, path, strict=True):
-        skipped = block.skip(x)
-        x = gate * block.execute(x, skipped) + (1 - gate) * skipped
+        skipped = block.skip(x, turn)
+        x = gate * block.execute(x, skipped, turn) + (1 - gate) * skipped
     return x

@@ -9,7 +9,8 @@ import torch
 from envs.data import Data
 from envs.run import Run
 from envs.run_files import RunFiles
-from envs.tasks import Task, build_tasks
+from envs.task_sets import build_tasks
+from envs.tasks import Task
 from models.multitask import MultiTaskNet, build_network
 from models.shared_paths import all_blocks
 from tests.test_nyu_v2 import make_root

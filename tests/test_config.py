@@ -222,7 +222,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, nea
         ("tasks=[seg, seg]", "tasks: expected a list of names that differ, found"),
         ("tasks_num_class=[40, 0]", "tasks_num_class[1]: expected a whole number of at least 1, found 0"),
         ("lambdas=[1, -20]", "lambdas[1]: expected a number of at least 0, found -20"),
-        ("backbone=VGG", "backbone: expected one of ResNet18, ResNet34, ResNet50, ResNet101, found the text"),
+        (
+            "backbone=VGG",
+            "backbone: expected one of ResNet18, ResNet34, ResNet50, ResNet101, VDCNN9, VDCNN17, VDCNN29, found",
+        ),
         ("dataload.num_workers=-1", "dataload.num_workers: expected a whole number of at least 0, found -1"),
         (
             "lambdas=[1]",

@@ -7,7 +7,8 @@ import torch
 from envs.constant_predictor import PIXELS_PER_IMAGE, fit_constant_predictor
 from envs.evaluation import evaluate
 from envs.losses import Batch
-from envs.tasks import Task, build_tasks
+from envs.task_sets import build_tasks
+from envs.tasks import Task
 from models.shared_paths import all_blocks
 from utils.errors import UserError
 

@@ -13,7 +13,7 @@ from models.shared_paths import all_blocks
 from utils.cost import Cost, measure_cost, without_data
 
 OUTPUTS = {"seg": 5, "sn": 3, "depth": 1}
-IMAGE_SIZE = (32, 48)
+IMAGE = torch.zeros(1, 3, 32, 48)
 
 
 class TinyNet(nn.Module):
@@ -104,7 +104,7 @@ def net() -> MultiTaskNet:
 
 
 def report(net: MultiTaskNet, gates: dict[str, list[int]]) -> dict[str, Any]:
-    return cost_report(net, gates, IMAGE_SIZE)
+    return cost_report(net, gates, IMAGE)
 
 
 def counted(cost: dict[str, Any]) -> dict[str, int]:
@@ -194,6 +194,6 @@ def test_cost_is_that_of_shared_paths_whatever_the_execution() -> None:
             head_width=4,
             execution=execution,
         )
-        report = cost_report(net, gates, (32, 48))
+        report = cost_report(net, gates, IMAGE)
         reports.append({key: report["together"][key] for key in ("parameters", "multiply_adds")})
     assert reports[0] == reports[1]

@@ -19,7 +19,7 @@ from envs.metrics import (
 )
 from envs.optimisers import warm_up_optimiser
 from envs.steps import weight_step
-from envs.tasks import build_tasks
+from envs.task_sets import build_tasks
 from models.multitask import build_network
 from models.shared_paths import decided
 from tests.parity_inputs import policies

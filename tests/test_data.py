@@ -8,7 +8,7 @@ import torch
 
 from envs.data import BatchStream, Data, Preparation
 from envs.losses import Batch
-from envs.tasks import build_tasks
+from envs.task_sets import build_tasks
 from tests.small_runs import CPU, small_data
 from utils.errors import UserError
 
@@ -60,7 +60,7 @@ def test_evaluation_takes_frames_in_order_as_often_as_asked(data: Data, whole: b
 
 
 def test_data_tells_its_size_and_what_it_noticed_once(data: Data) -> None:
-    assert data.image_size("val") == (32, 48)
+    assert data.example("val").shape == (1, 3, 32, 48)
     assert data.seed == 88
     assert len(set(data.notes)) == len(data.notes)
     assert sum("serve as train and as test" in note for note in data.notes) == 1

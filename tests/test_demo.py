@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.tasks import build_tasks
+from envs.task_sets import build_tasks
 from utils.config import load_config
 
 ROOT = Path(__file__).parents[1]

@@ -94,6 +94,6 @@ def test_random_numbers_go_on_where_their_states_were_taken() -> None:
 
 
 def test_a_batch_moves_to_the_device_with_its_names() -> None:
-    batch = to_device({"img": torch.ones(2), "name": ["a", "b"]}, torch.device("meta"))
-    assert batch["img"].device.type == "meta"
+    batch = to_device({"img": torch.ones(2), "own": {"real": torch.ones(3)}, "name": ["a", "b"]}, torch.device("meta"))
+    assert batch["img"].device.type == batch["own"]["real"].device.type == "meta"
     assert batch["name"] == ["a", "b"]

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from envs.evaluation import Evaluation, evaluate
 from envs.losses import Batch
-from envs.tasks import PROTOCOLS, Task, build_tasks
+from envs.task_sets import build_tasks
+from envs.tasks import PROTOCOLS, Task
 from models.shared_paths import Gates, all_blocks
 
 NUM_CHANNELS = {"seg": 5, "sn": 3, "depth": 1}

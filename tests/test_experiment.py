@@ -6,49 +6,75 @@ import pytest
 
 from envs.experiment import configured_network, configured_tasks, curriculum, exp_seeds, sampled_architecture
 from envs.restoring import LearnedPolicy
+from models.multitask import MultiTaskNet
 from models.policy import Policy
-from models.resnet import LAYOUTS
+from models.resnet import LAYOUTS as IMAGE_BACKBONES
+from models.resnet import ClassificationResNet, DilatedResNet
+from models.text_cnn import LAYOUTS as TEXT_BACKBONES
+from models.text_cnn import TextCNN
 from utils.config import NUM_BLOCKS, TrainingConfig, load_config
 from utils.errors import UserError
 
 TWO_TASKS = Path(__file__).parents[1] / "yamls" / "adashare" / "nyu_v2_2task.yml"
+DOMAINS = ("dataload.dataset=DomainNet", "tasks=[real, sketch]", "tasks_num_class=[7, 7]")
+TEXTS = ("dataload.dataset=FDU_MTL", "tasks=[books, music]", "tasks_num_class=[2, 2]", "dataload.num_words=50")
 
 
 def configured(*values: str) -> TrainingConfig:
     return load_config(TWO_TASKS, ["backbone_width=4", "head_width=4", *values])
 
 
+def network(*values: str) -> MultiTaskNet:
+    config = configured(*values)
+    return configured_network(config, configured_tasks(config))
+
+
 def test_every_backbone_that_can_be_configured_exists_and_the_other_way_round() -> None:
-    assert NUM_BLOCKS.keys() == LAYOUTS.keys()
+    assert NUM_BLOCKS.keys() == IMAGE_BACKBONES.keys() | TEXT_BACKBONES.keys()
 
 
 @pytest.mark.parametrize("backbone", NUM_BLOCKS)
 def test_a_backbone_has_as_many_blocks_as_the_configuration_believes(backbone: str) -> None:
-    net = configured_network(configured(f"backbone={backbone}"))
+    net = network(f"backbone={backbone}", *(TEXTS if backbone in TEXT_BACKBONES else ()))
     assert net.num_blocks == NUM_BLOCKS[backbone]
     assert all(len(logits) == NUM_BLOCKS[backbone] for logits in net.policy.logits.values())
 
 
 def test_the_network_has_the_tasks_in_the_configurations_order() -> None:
     config = configured("tasks=[sn, depth, seg]", "tasks_num_class=[3, 1, 13]", "lambdas=[1, 1, 1]", "skip_layer=2")
-    net = configured_network(config)
+    net = configured_network(config, configured_tasks(config))
     assert list(net.heads) == list(net.policy.logits) == list(configured_tasks(config)) == ["sn", "depth", "seg"]
     assert [head.branches[0].conv3.out_channels for head in net.heads.values()] == [3, 1, 13]
     assert all(len(logits) == 6 for logits in net.policy.logits.values())
 
 
+def test_images_that_have_an_instance_specific_policy_are_refused() -> None:
+    with pytest.raises(UserError, match=r"^policy_model: instance-specific is not available in this version"):
+        network("policy_model=instance-specific")
+
+
 @pytest.mark.parametrize(
-    ("key", "value", "known"),
+    ("values", "kind"),
+    [((), DilatedResNet), (DOMAINS, ClassificationResNet), ((*TEXTS, "backbone=VDCNN9"), TextCNN)],
+)
+def test_the_data_set_decides_what_kind_of_network_it_is(values: tuple[str, ...], kind: type) -> None:
+    assert type(network(*values).backbone) is kind
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
     [
-        ("policy_model", "instance-specific", "task-specific"),
-        ("imagenet_pretrain", "True", "False"),
-        ("task_bn", "True", "False"),
-        ("dataload.small_res", "True", "False"),
+        (TEXTS, "backbone: ResNet18 does not fit FDU_MTL, which holds texts; choose one of VDCNN9"),
+        (("backbone=VDCNN9",), "backbone: VDCNN9 does not fit NYU_v2, which holds images; choose one of ResNet18"),
     ],
 )
-def test_variants_of_the_release_that_do_not_exist_here_are_refused(key: str, value: str, known: str) -> None:
-    with pytest.raises(UserError, match=rf"^{key}: {value} is not available in this version; leave it at {known}"):
-        configured_network(configured(f"{key}={value}"))
+def test_backbones_for_the_other_kind_of_input_are_refused(values: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        network(*values)
+
+
+def test_every_domain_has_norms_of_its_own_if_asked_for() -> None:
+    assert list(network(*DOMAINS, "task_bn=True").backbone.stem.bn.norms) == ["real", "sketch"]
 
 
 def test_exp_ids_are_indices_into_the_seeds() -> None:

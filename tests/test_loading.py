@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from dataloaders.loading import FileOrderBatchSampler, Key, PassBatchSampler, build_loader, keyed_generator
+from dataloaders.loading import (
+    FileOrderBatchSampler,
+    Key,
+    PassBatchSampler,
+    build_loader,
+    evaluation_sampler,
+    keyed_generator,
+    training_sampler,
+)
 from dataloaders.nyu_v2 import NYUv2
 from tests.test_nyu_v2 import make_root
 from utils.errors import UserError
@@ -33,6 +41,28 @@ class BrokenDataset(KeyDataset):
         if key[1] == 3:
             raise UserError("frame/3.png cannot be read: replace the file")
         return super().__getitem__(key)
+
+
+class TaskDataset(KeyDataset):
+    """Samples of one task with inputs of its own, which hold their key; `broken` cannot be read."""
+
+    def __init__(self, task: str, length: int, input_name: str = "img", broken: int | None = None) -> None:
+        self.task = task
+        self.length = length
+        self.input_name = input_name
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: Key) -> dict:
+        if key[1] == self.broken:
+            raise UserError(f"{self.task} {key[1]} cannot be read: replace the file")
+        return {self.input_name: np.array(key), self.task: np.int64(10 * key[1]), "name": f"{self.task} {key[1]}"}
+
+
+def two_tasks(**arguments: str | int) -> dict[str, TaskDataset]:
+    return {"photo": TaskDataset("photo", 5, **arguments), "sketch": TaskDataset("sketch", 3)}
 
 
 # Samplers
@@ -99,6 +129,52 @@ def test_orders_and_samples_draw_from_different_streams() -> None:
     first_pass = itertools.islice(PassBatchSampler(1000, 1, 7, "train"), 1000)
     order = [index for batch in first_pass for _, index in batch]
     assert order != keyed_generator(7, "train", 0, 0).permutation(1000).tolist()
+
+
+def test_a_data_set_that_all_tasks_share_has_the_plain_samplers_batches() -> None:
+    training = training_sampler(KeyDataset(), 2, seed=3, split="train", start=1)
+    expected = PassBatchSampler(5, 2, 3, "train", start=1)
+    assert training.batches_per_pass == expected.batches_per_pass == 2
+    assert list(itertools.islice(training, 5)) == list(itertools.islice(expected, 5))
+    for keep_last in (True, False):
+        assert list(evaluation_sampler(KeyDataset(), 2, keep_last)) == list(FileOrderBatchSampler(5, 2, keep_last))
+
+
+def test_every_task_goes_through_its_own_passes() -> None:
+    sampler = training_sampler(two_tasks(), 2, seed=3, split="train")
+    assert sampler.batches_per_pass == 2  # the larger task's
+    batches = list(itertools.islice(sampler, 6))
+    for task, length, batches_per_pass in (("photo", 5, 2), ("sketch", 3, 1)):
+        own = PassBatchSampler(length, 2, 3, f"train of {task}")
+        assert own.batches_per_pass == batches_per_pass
+        found = [[key for of_task, key in batch if of_task == task] for batch in batches]
+        assert found == list(itertools.islice(own, 6))
+
+
+def test_tasks_of_one_size_have_orders_of_their_own() -> None:
+    tasks = {task: TaskDataset(task, 20) for task in ("photo", "sketch")}
+    (batch,) = itertools.islice(training_sampler(tasks, 20, seed=3, split="train"), 1)
+    orders = {task: [index for of_task, (_, index) in batch if of_task == task] for task in tasks}
+    assert sorted(orders["photo"]) == sorted(orders["sketch"])
+    assert orders["photo"] != orders["sketch"]
+
+
+@pytest.mark.parametrize("start", [1, 2, 5])
+def test_resumed_streams_of_tasks_continue_where_they_were_left(start: int) -> None:
+    whole = list(itertools.islice(training_sampler(two_tasks(), 2, 3, "train"), 8))
+    resumed = list(itertools.islice(training_sampler(two_tasks(), 2, 3, "train", start), 8 - start))
+    assert resumed == whole[start:]
+
+
+@pytest.mark.parametrize(("keep_last", "photo", "sketch"), [(True, [2, 2, 1], [2, 1, 0]), (False, [2, 2], [2, 0])])
+def test_evaluation_of_tasks_lasts_as_long_as_the_longest(keep_last: bool, photo: list[int], sketch: list[int]) -> None:
+    sampler = evaluation_sampler(two_tasks(), 2, keep_last)
+    batches = list(sampler)
+    assert len(sampler) == len(batches)
+    for task, sizes in (("photo", photo), ("sketch", sketch)):
+        assert [sum(of_task == task for of_task, _ in batch) for batch in batches] == sizes
+        indices = [index for batch in batches for of_task, (_, index) in batch if of_task == task]
+        assert indices == list(range(sum(sizes)))
 
 
 # Loader
@@ -182,3 +258,56 @@ def test_number_of_workers_changes_no_value(tmp_path: Path) -> None:
         assert here["name"] == there["name"]
         for key in shapes:
             assert torch.equal(here[key], there[key])
+
+
+# Loader of tasks with inputs of their own
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batch_holds_inputs_and_names_per_task_and_each_target_under_its_task(num_workers: int) -> None:
+    tasks = two_tasks()
+    sampler = training_sampler(tasks, 2, seed=3, split="train")
+    for keys, batch in zip(
+        itertools.islice(sampler, 6), build_loader(tasks, sampler, num_workers, False), strict=False
+    ):
+        assert batch.keys() == {"img", "name", "photo", "sketch"}
+        for task in tasks:
+            own = [key for of_task, key in keys if of_task == task]
+            assert [tuple(key) for key in batch["img"][task].tolist()] == own
+            assert batch[task].dtype == torch.int64
+            assert batch[task].tolist() == [10 * index for _, index in own]
+            assert batch["name"][task] == [f"{task} {index}" for _, index in own]
+
+
+def test_a_task_that_has_run_out_is_absent() -> None:
+    tasks = two_tasks()
+    batches = list(build_loader(tasks, evaluation_sampler(tasks, 2, keep_last=True), 0, False))
+    assert [batch.keys() - {"img", "name"} for batch in batches] == [
+        {"photo", "sketch"},
+        {"photo", "sketch"},
+        {"photo"},
+    ]
+    last = batches[-1]
+    assert last["img"].keys() == last["name"].keys() == {"photo"}
+    assert last["name"]["photo"] == ["photo 4"]
+
+
+def test_tasks_may_have_texts_for_inputs() -> None:
+    tasks = {task: TaskDataset(task, 2, input_name="text") for task in ("books", "music")}
+    (batch,) = build_loader(tasks, evaluation_sampler(tasks, 2, keep_last=True), 0, False)
+    assert batch.keys() == {"text", "name", "books", "music"}
+    assert {task: tuple(text.shape) for task, text in batch["text"].items()} == {"books": (2, 2), "music": (2, 2)}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_error_of_one_task_reaches_the_user_as_its_own_sentence(num_workers: int) -> None:
+    tasks = two_tasks(broken=3)
+    loader = build_loader(tasks, evaluation_sampler(tasks, 2, keep_last=True), num_workers, False)
+    names, sentence = [], None
+    try:
+        for batch in loader:
+            names += batch["name"]["photo"]
+    except UserError as error:
+        sentence = str(error)
+    assert names == ["photo 0", "photo 1"]
+    assert sentence == "photo 3 cannot be read: replace the file"

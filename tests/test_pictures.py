@@ -13,7 +13,7 @@ from dataloaders.transforms import IMAGE_MEAN_BGR
 from envs import pictures
 from envs.losses import IGNORED_CLASS, Batch
 from envs.pictures import picture_predictions
-from envs.tasks import build_tasks
+from envs.task_sets import build_tasks
 from models.shared_paths import Gates, all_blocks
 from utils.pictures import (
     CLASS_COLOURS,
@@ -143,7 +143,7 @@ def labelled_batch(*names: str) -> Batch:
 def test_every_image_has_a_file_with_the_truth_above_the_predictions(tmp_path: Path, sheets: dict[str, Rows]) -> None:
     net = StubNet().train()
     batches = [labelled_batch("a", "b"), labelled_batch("c")]
-    written = picture_predictions(net, GATES, batches, TASKS, tmp_path / "pictures", "test_rs0088")
+    written = picture_predictions(net, GATES, batches, TASKS, tmp_path / "pictures", "test_rs0088", {})
     names = ["test_rs0088_000_a.png", "test_rs0088_001_b.png", "test_rs0088_002_c.png"]
     assert [path.name for path in written] == sorted(path.name for path in (tmp_path / "pictures").iterdir()) == names
     assert [size_of(path)[0] > 0 for path in written] == [True] * 3
@@ -165,7 +165,7 @@ def test_every_image_has_a_file_with_the_truth_above_the_predictions(tmp_path: P
 
 
 def test_images_without_targets_have_their_predictions_alone(tmp_path: Path, sheets: dict[str, Rows]) -> None:
-    (path,) = picture_predictions(StubNet(), GATES, [image_batch("mine")], TASKS, tmp_path, "images")
+    (path,) = picture_predictions(StubNet(), GATES, [image_batch("mine")], TASKS, tmp_path, "images", {})
     (row,) = sheets[path.name]
     assert list(row) == ["image", "semantic segmentation", "surface normals", "depth"]
     assert size_of(path)[0] > 0
@@ -173,5 +173,5 @@ def test_images_without_targets_have_their_predictions_alone(tmp_path: Path, she
 
 def test_images_of_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     batches = [image_batch("same"), image_batch("same")]
-    written = picture_predictions(StubNet(), GATES, batches, TASKS, tmp_path, "images")
+    written = picture_predictions(StubNet(), GATES, batches, TASKS, tmp_path, "images", {})
     assert len(set(written)) == len(list(tmp_path.iterdir())) == 2

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from envs.restoring import (
+    Retrained,
+    common_vocabulary,
     load_architecture,
     load_learned_policy,
     load_network,
     load_release_gates,
     load_without_policy,
-    refuse_other_gates,
+    read_retrained,
 )
 from models.multitask import MultiTaskNet
 from models.release import release_names
@@ -180,8 +182,42 @@ def test_release_gates_of_other_tasks_are_refused_in_a_sentence(gates_path: Path
 
 
 def test_weights_do_not_run_under_gates_that_they_were_not_trained_with(path: Path) -> None:
-    refuse_other_gates({"gates": GATES}, GATES, path)
-    refuse_other_gates({"gates": dict(reversed(GATES.items()))}, GATES, path)
-    refuse_other_gates({}, GATES, path)  # the release's checkpoints do not say
+    gates_path, net = path.with_name("gates.json"), small_net()
+    save_gates(gates_path, GATES)
+    # The release's checkpoints do not say.
+    for known in ({"gates": GATES}, {"gates": dict(reversed(GATES.items()))}, {}):
+        save_checkpoint(path, {"mtl-net": net.state_dict(), "iter": 7, **known})
+        assert read_retrained(net, gates_path, path) == Retrained(GATES, path, iteration=7, vocabulary=None)
+    save_checkpoint(path, {"mtl-net": net.state_dict(), "gates": {**GATES, "depth": [1] * 8}})
     with pytest.raises(UserError, match=r"best_model\.pth\.tar was trained under other gates"):
-        refuse_other_gates({"gates": {**GATES, "depth": [1] * 8}}, GATES, path)
+        read_retrained(net, gates_path, path)
+
+
+# Vocabularies
+
+
+def test_the_words_come_back_with_the_weights(path: Path) -> None:
+    net = small_net()
+    for vocabulary in (["good", "bad"], None):
+        save_checkpoint(path, {"mtl-net": net.state_dict(), "vocabulary": vocabulary})
+        expected = tuple(vocabulary) if vocabulary else None
+        assert load_learned_policy(net, path).vocabulary == expected
+        assert load_without_policy(net, path) == expected
+
+
+@pytest.mark.parametrize("vocabulary", ["good", [1, 2], {"good": 1}])
+def test_a_vocabulary_of_anything_but_words_is_refused(path: Path, vocabulary: object) -> None:
+    net = small_net()
+    save_checkpoint(path, {"mtl-net": net.state_dict(), "vocabulary": vocabulary})
+    with pytest.raises(UserError, match=r"best_model\.pth\.tar has a vocabulary that is no list of words"):
+        load_learned_policy(net, path)
+
+
+def test_architectures_that_have_learned_different_words_are_not_tested_together() -> None:
+    one, same, other = (
+        Retrained(GATES, Path(name), None, words)
+        for name, words in (("a", ("good",)), ("b", ("good",)), ("c", ("good", "bad")))
+    )
+    assert common_vocabulary([one, same]) == ("good",)
+    with pytest.raises(UserError, match=r"checkpoints a and c have learned different words"):
+        common_vocabulary([one, same, other])

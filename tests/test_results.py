@@ -10,7 +10,7 @@ from envs import results
 from envs.evaluation import Evaluation
 from envs.run import ScoredEvaluation
 from envs.run_files import RunFiles
-from envs.tasks import build_tasks
+from envs.task_sets import build_tasks
 from envs.weight_training import HardGates
 from utils.errors import UserError
 from utils.files import write_json

@@ -4,10 +4,14 @@ import pytest
 
 from envs.metrics import Values
 from envs.scoring import LARGEST_GAIN, gain, relative_performance, score
-from envs.tasks import Task, build_tasks
+from envs.task_sets import build_tasks
+from envs.tasks import Task
 
 TWO_TASKS = build_tasks("NYU_v2", ["seg", "sn"], [40, 3])
 THREE_TASKS = build_tasks("NYU_v2", ["seg", "sn", "depth"], [40, 3, 1])
+CITYSCAPES = build_tasks("CityScapes", ["seg", "depth"], [7, 1], small_res=True)
+TASKONOMY = build_tasks("Taskonomy", ["seg", "sn", "depth", "keypoint", "edge"], [17, 3, 1, 1, 1])
+DOMAINS = build_tasks("DomainNet", ["real", "sketch"], [345, 345])
 
 
 def as_good_as_references(tasks: dict[str, Task]) -> dict[str, Values]:
@@ -21,7 +25,7 @@ def as_good_as_references(tasks: dict[str, Task]) -> dict[str, Values]:
 # The score
 
 
-@pytest.mark.parametrize("tasks", [TWO_TASKS, THREE_TASKS])
+@pytest.mark.parametrize("tasks", [TWO_TASKS, THREE_TASKS, CITYSCAPES, TASKONOMY, DOMAINS])
 def test_single_task_quality_is_one_per_task(tasks: dict[str, Task]) -> None:
     assert score(as_good_as_references(tasks), tasks) == pytest.approx(len(tasks))
 
@@ -40,6 +44,30 @@ def test_score_by_hand() -> None:
     segmentation = (0.4 + 1) / 2
     normals = (0.5 + 0.5 + 0.5 + 1 + 1) / 5
     assert score(metrics, TWO_TASKS) == pytest.approx(segmentation + normals)
+
+
+def test_score_of_cityscapes_by_hand() -> None:
+    metrics = {
+        "seg": {"mIoU": 0.519 * 1.2, "Pixel Acc": 0.722, "err": 9.0},
+        "depth": {"abs_err": 0.034, "rel_err": 0.33, "sigma_1.25": 70.3, "sigma_1.25^2": 86.3, "sigma_1.25^3": 0.0},
+    }
+    assert score(metrics, CITYSCAPES) == pytest.approx((1.2 + 1) / 2 + (0.5 + 1 + 1 + 1 + 0) / 5)
+
+
+def test_score_of_taskonomy_by_hand() -> None:
+    metrics = {
+        "seg": {"err": 0.517 / 2, "mIoU": 0.9},
+        "sn": {"cosine_similarity": 0.716 / 2, "Angle Mean": 3.0},
+        "depth": {"abs_err": 0.021 / 3},
+        "keypoint": {"err": 0.197 * 4},
+        "edge": {"err": 0.212 * 5},
+    }
+    assert score(metrics, TASKONOMY) == pytest.approx(2 + 0.5 + 3 + 1 / 4 + 1 / 5)
+
+
+def test_score_of_domains_is_the_sum_of_their_accuracies() -> None:
+    metrics = {"real": {"accuracy": 0.7, "err": 1.0}, "sketch": {"accuracy": 0.4, "err": 2.0}}
+    assert score(metrics, DOMAINS) == pytest.approx(1.1)
 
 
 def test_a_value_that_does_not_exist_adds_nothing() -> None:

@@ -6,15 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
+from dataloaders.nyu_v2 import AUGMENTATIONS
 from dataloaders.transforms import (
-    AUGMENTATIONS,
     Sample,
     approach,
+    approach_inverse,
     crop,
     labelled_normals,
     mirror,
     pad_to,
     reflect,
+    resize,
     scale,
 )
 
@@ -65,6 +67,23 @@ def test_approach_divides_depth_alone() -> None:
         np.testing.assert_array_equal(nearer[key], scaled[key])
 
 
+def test_approach_inverse_multiplies_depth_alone() -> None:
+    sample = make_sample(0)
+    scaled, nearer = scale(sample, 1.5), approach_inverse(sample, 1.5)
+    np.testing.assert_allclose(nearer["depth"], scaled["depth"] * 1.5, rtol=1e-6)
+    assert nearer["depth"].dtype == np.float32
+    for key in ("img", "seg", "normal"):
+        np.testing.assert_array_equal(nearer[key], scaled[key])
+
+
+def test_resize_leaves_arrays_of_that_size_as_they_are() -> None:
+    sample = make_sample(0, height=6, width=8)
+    sample["depth"] = make_sample(0, height=12, width=16)["depth"]
+    resized = resize(sample, (12, 16))
+    assert resized["depth"] is sample["depth"]
+    np.testing.assert_array_equal(resized["seg"], sample["seg"].repeat(2, axis=0).repeat(2, axis=1))
+
+
 def test_mirror_and_reflect_undo_themselves() -> None:
     sample = make_sample(0)
     for transform in (mirror, reflect):
@@ -94,6 +113,16 @@ def test_padding_is_centred_and_ignored() -> None:
         np.testing.assert_array_equal(padded[key][1:7], sample[key])
         assert (padded[key][[0, 7, 8]] == ignore).all()
         assert padded[key].dtype == sample[key].dtype
+
+
+def test_masks_move_with_their_target_and_are_false_in_padding() -> None:
+    sample = make_sample(0) | {"edge": make_sample(0)["seg"].astype(np.uint16)}
+    sample["valid"] = (sample["edge"] < 20).astype(np.uint8)
+    augmented = AUGMENTATIONS["release"]((30, 30))(sample, np.random.default_rng(3))
+    inside = augmented["seg"] != 255
+    np.testing.assert_array_equal(augmented["valid"][inside], augmented["edge"][inside] < 20)
+    assert not augmented["valid"][~inside].any()
+    assert augmented["valid"].any()
 
 
 def test_crop_takes_one_window_of_everything() -> None:

@@ -30,16 +30,34 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist: run the phase that writes it, or correct paths.")
+    content = _load_file(path)
+    if not isinstance(content, dict) or not _has_names(content.get("mtl-net")):
+        raise UserError(f"checkpoint {path} has no entry 'mtl-net' with a network's weights; choose another.")
+    return content
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Read a bare state dict, such as torchvision's, onto the CPU; nothing in the file is executed.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds anything but a dict of tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"weights {path} do not exist: correct the path.")
+    content = _load_file(path)
+    if not _has_names(content) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"weights {path} must be a state dict, names and tensors alone; choose another file.")
+    return content
+
+
+def _load_file(path: Path) -> Any:
     try:
-        content = _load_without_code(path)
+        return _load_without_code(path)
     except Exception as error:  # a damaged file can make the unpickler fail in any way
         raise UserError(
             f"checkpoint {path} cannot be read: expected a PyTorch file of tensors and plain values, "
             f"undamaged and without code ({_reason(error)})."
         ) from error
-    if not isinstance(content, dict) or not _has_names(content.get("mtl-net")):
-        raise UserError(f"checkpoint {path} has no entry 'mtl-net' with a network's weights; choose another.")
-    return content
 
 
 def _load_without_code(file: Path | io.BytesIO) -> Any:
@@ -66,7 +84,7 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def load_weights(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
+def load_weights(module: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
     """Load a state dict that must fit exactly.
 
     Raises:

@@ -25,7 +25,15 @@ from utils.files import write_text
 from utils.problems import describe, is_section, show
 from utils.strict_yaml import format_yaml, parse_yaml, read_yaml, yaml_problem
 
-NUM_BLOCKS = {"ResNet18": 8, "ResNet34": 16, "ResNet50": 16, "ResNet101": 33}
+NUM_BLOCKS = {
+    "ResNet18": 8,
+    "ResNet34": 16,
+    "ResNet50": 16,
+    "ResNet101": 33,
+    "VDCNN9": 4,
+    "VDCNN17": 8,
+    "VDCNN29": 14,
+}
 
 # ---------------------------------------------------------------------------------------------------------
 # The values of keys
@@ -174,10 +182,12 @@ class PathsSection(Section):
 class DataloadSection(Section):
     """`dataload:` the data set and how its images become batches."""
 
-    dataset: Literal["NYU_v2", "CityScapes", "Taskonomy", "DomainNet"]
+    dataset: Text  # one of dataloaders.DATASETS
     dataroot: Text
-    crop_h: Count  # pixels
-    crop_w: Count
+    crop_h: Count | None = None  # pixels; required for images
+    crop_w: Count | None = None
+    max_tokens: Count = 128  # texts: length to which they are cut or filled
+    num_words: Annotated[int, Field(ge=3)] = 20000  # texts: size of the vocabulary
     small_res: bool = False  # CityScapes at 128x256
     normals: Literal["release", "decoded"] = "release"  # NYU v2: raw 0..255 vectors, or unit normals
     augmentation: Literal["release", "geometric"] = "release"  # geometric: depth and normals follow scale and mirror
@@ -192,13 +202,13 @@ class TestingConfig(Section):
 
     exp_name: PlainName
     seed: Seeds  # one sampled architecture each
-    backbone: Literal["ResNet18", "ResNet34", "ResNet50", "ResNet101"]
+    backbone: Literal["ResNet18", "ResNet34", "ResNet50", "ResNet101", "VDCNN9", "VDCNN17", "VDCNN29"]
     backbone_width: Count = 64  # channels of the first stage
     head_width: Count = 1024  # hidden channels of an ASPP head
     tasks: TaskNames
     tasks_num_class: Counts
     lambdas: Weights  # weights of the tasks' losses
-    policy_model: Literal["task-specific", "instance-specific", "blockwise"] = "task-specific"
+    policy_model: Literal["task-specific", "instance-specific", "blockwise"] = "task-specific"  # blockwise: the same
     policy: bool = True  # false: all blocks executed by all tasks
     init_neg_logits: float | None = None  # the skip logit of init_method all_chosen
     is_sparse: bool = True
@@ -209,7 +219,8 @@ class TestingConfig(Section):
     fix_BN: bool = False
     diff_sparsity_weights: bool = True  # the regularisers weigh blocks by their depth
     retrain_from_pl: bool = False  # retrain from the policy phase's weights, not from new ones
-    imagenet_pretrain: bool = False
+    imagenet_pretrain: bool = False  # ResNets: begin with ImageNet's weights
+    imagenet_weights: Text | None = None  # a file of torchvision's; null: torchvision's own download
     task_bn: bool = False  # BatchNorms of their own for every task
     sparsity_loss: Literal["release", "paper"] = "release"
     sharing_loss: Literal["release", "paper"] = "release"
@@ -269,11 +280,19 @@ def _check_pair(frequency: int | None, rate: float | None) -> str | None:
     return f"expected both or none of them, found {show(frequency)} and {show(rate)}"
 
 
+def _check_pretrained(imagenet_pretrain: bool, backbone: str, backbone_width: int) -> str | None:
+    if not imagenet_pretrain or (backbone.startswith("ResNet") and backbone_width == 64):
+        return None
+    return f"expected a ResNet of width 64 for ImageNet's weights, found {backbone} of width {backbone_width}"
+
+
 CROSS_CHECKS = {
     ("tasks", "tasks_num_class", "lambdas"): _check_lengths,
     ("skip_layer", "backbone"): _check_skip_layer,
     ("train.warm_up_iters", "train.total_iters", "policy"): _check_warm_up,
     ("train.init_method", "init_neg_logits"): _check_all_chosen,
+    ("dataload.crop_h", "dataload.crop_w"): _check_pair,
+    ("imagenet_pretrain", "backbone", "backbone_width"): _check_pretrained,
     ("train.decay_fc_lr_freq", "train.decay_fc_lr_rate"): _check_pair,
     ("train.policy_decay_lr_freq", "train.policy_decay_lr_rate"): _check_pair,
 }

@@ -63,9 +63,10 @@ def restore_random_states(states: Mapping[str, Tensor | list[Tensor]]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on `device`; copies from pinned memory do not block."""
-    return {
-        name: entry.to(device, non_blocking=True) if isinstance(entry, Tensor) else entry
-        for name, entry in batch.items()
-    }
+def to_device(value: Any, device: torch.device | str) -> Any:
+    """A tensor, or a dict of tensors at any depth, on `device`; copies from pinned memory do not block."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {name: to_device(entry, device) for name, entry in value.items()}
+    return value

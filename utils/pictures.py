@@ -1,4 +1,4 @@
-"""Arrays -> pictures that people can read: classes, normals, depth, policies, sheets of them."""
+"""Arrays -> pictures that people can read: classes, normals, depth, keypoints and edges, policies, sheets of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,11 +41,27 @@ def _unit_rgb(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.maximum(lengths, 1e-6))[::-1].transpose(1, 2, 0)
 
 
-def distance_picture(distances: np.ndarray, farthest: float) -> RGB:
+def distance_picture(distances: np.ndarray, farthest: float, nearest: float = 0.0) -> RGB:
     """Distances [1, H, W] -> near is bright, `farthest` and beyond is dark; 0, not measured, is black."""
-    nearness = 1 - np.clip(distances[0] / farthest, 0, 1)
-    colours = (255 * colormaps["inferno"](nearness)[..., :3]).astype(np.uint8)
-    return np.where((distances[0] == 0)[..., None], np.uint8(0), colours)
+    nearness = (farthest - distances[0]) / (farthest - nearest)
+    return _lit(nearness, measured=distances[0] != 0)
+
+
+def inverse_distance_picture(inverses: np.ndarray, nearest: float) -> RGB:
+    """1 / distance [1, H, W] -> near is bright, from the inverse `nearest` on; 0, not measured, is black."""
+    return _lit(inverses[0] / nearest, measured=inverses[0] != 0)
+
+
+def _lit(brightness: np.ndarray, measured: np.ndarray) -> RGB:
+    """Brightness [H, W], clipped to 0..1 -> colours from dark to bright; black where not measured."""
+    colours = (255 * colormaps["inferno"](np.clip(brightness, 0, 1))[..., :3]).astype(np.uint8)
+    return np.where(measured[..., None], colours, np.uint8(0))
+
+
+def response_picture(responses: np.ndarray) -> RGB:
+    """A detector's responses [1, H, W], -1..1 -> grey, black for none and white for the strongest."""
+    grey = (127.5 * (np.clip(responses[0], -1, 1) + 1)).round().astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def save_sheet(path: Path, rows: Sequence[Mapping[str, RGB | None]], title: str) -> None:

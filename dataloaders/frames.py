@@ -1,0 +1,257 @@
+"""Data sets of frames: an image and, in files of their own, the targets of each of its pixels.
+
+NYU v2, CityScapes and Tiny-Taskonomy have in common that a split file in the data root lists the files of every
+frame, {split: [[path, ...], ...]}, paths relative to the root or absolute. What the files hold differs.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from dataloaders.loading import Key, keyed_generator
+from dataloaders.splits import Splits
+from dataloaders.transforms import Sample, TrainAugmentation
+from utils.errors import UserError
+from utils.files import read_json
+
+Frame = dict[str, Path]
+"""Name of an array -> the file that holds it; "img" is always there."""
+
+Row = tuple[str, ...]
+"""The files of one frame as they are listed."""
+
+
+@dataclass(frozen=True)
+class Frames(Sequence[Frame]):
+    """The frames of a split. A slice of them is `Frames` again.
+
+    Paths are made when a frame is asked for: those of Tiny-Taskonomy, a million and more, would fill gigabytes.
+
+    Attributes:
+        root: folder that the files are relative to.
+        names: of the arrays that a row's files hold, in the same order.
+        rows: the files of each frame.
+    """
+
+    root: Path
+    names: Sequence[str]
+    rows: Sequence[Row]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice) -> "Frame | Frames":
+        if isinstance(index, slice):
+            return replace(self, rows=self.rows[index])
+        return {name: self.root / file for name, file in zip(self.names, self.rows[index], strict=True)}
+
+
+class FrameDataset(Dataset):
+    """One split of a data set of frames: key (pass number, index) -> sample, a dict of arrays and the frame's name.
+
+    A subclass says how files are read (`read`) and what a batch gets of them (`encode`).
+
+    Args:
+        dataroot: folder that the listed files are relative to.
+        names: of the arrays that a member's files hold, "img" among them.
+        splits: every split of the data root.
+        split: the one to take.
+        augment: the random changes of training; None for whole frames as they are.
+        seed: key of the augmentation's draws, together with split, pass number and index.
+
+    Attributes:
+        frames: the paths of every frame.
+        notes: sentences the user should read, if the data root leaves something to be assumed.
+
+    Raises: UserError for an unknown or empty split, for files that do not exist, and, when a frame is fetched,
+    for one that cannot be read or is not of its form.
+    """
+
+    def __init__(
+        self,
+        dataroot: Path,
+        names: Sequence[str],
+        splits: Splits[Row],
+        split: str,
+        augment: TrainAugmentation | None,
+        seed: int,
+    ):
+        self.frames = Frames(dataroot, names, splits.members_of(split))
+        refuse_missing(self.frames, split, splits.source)
+        self.notes = splits.notes
+        self.split = split
+        self.augment = augment
+        self.seed = seed
+
+    def read(self, frame: Frame) -> Sample:
+        """The arrays of a frame, alike in height and width, in the form that `augment` takes."""
+        raise NotImplementedError
+
+    def encode(self, sample: Sample) -> dict[str, np.ndarray]:
+        """The arrays of a sample in the form that a batch has them."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, key: Key) -> dict[str, np.ndarray | str]:
+        pass_number, index = key
+        frame = self.frames[index]
+        sample = self.read(frame)
+        if self.augment:
+            sample = self.augment(sample, keyed_generator(self.seed, self.split, pass_number, index))
+        return {"name": frame["img"].stem, **self.encode(sample)}
+
+
+# Which frames form a split
+
+
+def refuse_no_folder(dataroot: Path, content: str) -> None:
+    """Raise a `UserError` that says what the data root should hold, if it is no folder."""
+    if not dataroot.is_dir():
+        raise UserError(
+            f"the data root {dataroot} is not a folder: give the one that holds {content} "
+            "with --set dataload.dataroot=FOLDER"
+        )
+
+
+def find_file(dataroot: Path, name: str) -> Path:
+    """The path of a file that a data root must hold; UserError if it, or the data root, is missing."""
+    refuse_no_folder(dataroot, name)
+    path = dataroot / name
+    if not path.is_file():
+        raise UserError(f"{dataroot} has no {name}: give the folder that holds it with --set dataload.dataroot=FOLDER")
+    return path
+
+
+def read_split_file(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> Splits[Row]:
+    """The splits as a split file lists them, with the files that are wanted of each frame.
+
+    Args:
+        columns: what the files of a row are, in order.
+        wanted: some of the columns, in the order that the rows returned shall have.
+
+    Raises: UserError if the file is not of the form {split: [[path, ...], ...]}.
+    """
+    listed = read_json(path)
+    form = f"{{split: [[{', '.join(columns)}], ...]}}"
+    if not isinstance(listed, dict):
+        raise UserError(f"{path} holds a {type(listed).__name__}, but must be of the form {form}: rewrite it")
+    places = [columns.index(column) for column in wanted]
+    members: dict[str, list[Row]] = {}
+    for split, rows in listed.items():
+        if not isinstance(rows, list):
+            raise UserError(f"split {split!r} of {path} is not a list, but must be of the form {form}: rewrite it")
+        for number, row in enumerate(rows):
+            if not _is_row(row, len(columns)):
+                raise UserError(
+                    f"frame {number} of split {split!r} of {path} is not a list of the "
+                    f"{len(columns)} paths {', '.join(columns)}: correct it"
+                )
+        members[split] = [tuple(row[place] for place in places) for row in rows]
+    return Splits(path, members)
+
+
+def _is_row(row: object, length: int) -> bool:
+    return isinstance(row, list) and len(row) == length and all(isinstance(file, str) for file in row)
+
+
+def refuse_missing(frames: Frames, split: str, source: Path) -> None:
+    """Raise a `UserError` that counts the files that do not exist and names the first ones."""
+    # Joined as text: a million Path objects would take half a minute.
+    paths = (os.path.join(frames.root, file) for row in frames.rows for file in row)
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise UserError(
+            f"{len(missing)} files that split {split!r} of {source} names do not exist "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): "
+            "put them there or correct the paths, which are relative to the data root"
+        )
+
+
+# Files -> arrays
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A picture file in colour: uint8 [H, W, 3], BGR; UserError if it cannot be read."""
+    return _decode(path, cv2.IMREAD_COLOR)
+
+
+def read_channel(path: Path, dtype: type[np.unsignedinteger], meaning: str) -> np.ndarray:
+    """A picture file of one channel: [H, W] of `dtype`, np.uint8 or np.uint16.
+
+    Args:
+        meaning: what the values are, for messages.
+
+    Raises: UserError if it cannot be read, or has other channels or another depth of bits.
+    """
+    values = _decode(path, cv2.IMREAD_UNCHANGED)
+    if values.ndim != 2 or values.dtype != dtype:
+        bits = np.iinfo(dtype).bits
+        raise UserError(f"{path} must have one channel of {bits} bits that holds {meaning}: convert it")
+    return values
+
+
+def read_normals(path: Path) -> np.ndarray:
+    """A picture file of surface normals: uint8 [H, W, 3] in OpenCV's channel order; UserError as `read_channel`."""
+    normals = _decode(path, cv2.IMREAD_UNCHANGED)
+    if normals.shape[2:] != (3,) or normals.dtype != np.uint8:
+        raise UserError(f"{path} must have three channels of 8 bits that hold a normal: convert it to RGB")
+    return normals
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an npy file; UserError if it cannot be read as one."""
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read as a NumPy array ({error}): replace the file") from error
+    if not array.size:
+        raise UserError(f"{path} holds an array without a single value: replace the file")
+    return array
+
+
+def refuse_other_sizes(sample: Sample, frame: Frame) -> None:
+    """Raise a `UserError` if an array differs in height or width from the image."""
+    size = sample["img"].shape[:2]
+    for name, path in frame.items():
+        height, width = sample[name].shape[:2]
+        if (height, width) != size:
+            raise UserError(
+                f"{path} is {height}x{width} pixels, but its image {frame['img']} is "
+                f"{size[0]}x{size[1]}: bring both to the same size"
+            )
+
+
+def _decode(path: Path, flags: int) -> np.ndarray:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): replace the file") from error
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    if image is None:
+        raise UserError(f"{path} is not a whole image that OpenCV can decode: replace the file")
+    return image
+
+
+# Sample -> arrays of a batch
+
+
+def encode_classes(classes: np.ndarray) -> dict[str, np.ndarray]:
+    """Class numbers uint8 [H, W] -> "seg" int64 [H, W]."""
+    return {"seg": np.ascontiguousarray(classes, dtype=np.int64)}
+
+
+def encode_depth(depth: np.ndarray, unmeasured: float) -> dict[str, np.ndarray]:
+    """Depth float32 [H, W] -> "depth" float32 [1, H, W] and "depth_valid" bool [1, H, W], more than `unmeasured`.
+
+    What is no finite number becomes 0, not measured.
+    """
+    depth = np.where(np.isfinite(depth), depth, np.float32(0))[None]
+    return {"depth": depth, "depth_valid": depth > unmeasured}

@@ -1,0 +1,56 @@
+"""Splits: how what a data root lists is completed."""
+
+from pathlib import Path
+
+import pytest
+
+from dataloaders.splits import Splits, complete_splits, divide
+from utils.errors import UserError
+
+TRAIN = list(range(40))
+
+
+def completed(validation: str, **listed: list) -> dict[str, list]:
+    return complete_splits(Splits(Path("list.json"), listed), validation).members
+
+
+def test_test_split_validates_and_its_small_part_where_there_is_one() -> None:
+    assert completed("test", train=TRAIN, val=[1], test=[50, 51])["val"] == [50, 51]
+    members = completed("test", train=TRAIN, val=[1], test=[50, 51], test_small=[51])
+    assert members["val"] == [51]
+    assert members["test"] == [50, 51]
+    assert "val" not in completed("test", train=TRAIN, val=[1])
+
+
+def test_held_out_samples_are_never_those_of_the_test() -> None:
+    assert completed("held_out", train=TRAIN, val=[60, 61], test=[50, 51])["val"] == [60, 61]
+    for tested in ([50, 51], [51]):
+        members = completed("held_out", train=TRAIN, val=tested, test=[50, 51], test_small=[51])
+        assert len(members["val"]) == 4
+        assert sorted(members["val"] + members["train"]) == TRAIN
+        assert sorted(members["train1"] + members["train2"]) == members["train"]
+
+
+def test_listed_parts_lose_what_is_held_out() -> None:
+    members = completed("held_out", train=TRAIN, train1=TRAIN[:30], train2=TRAIN[30:], val=[3, 35], test=[50])
+    assert members["train1"] == [sample for sample in range(30) if sample != 3]
+    assert members["train2"] == [sample for sample in range(30, 40) if sample != 35]
+
+
+def test_a_division_is_random_but_always_the_same() -> None:
+    most, rest = divide(TRAIN, 0.2)
+    assert len(rest) == 8
+    assert sorted(most + rest) == TRAIN
+    assert rest == sorted(rest) != TRAIN[-8:]
+    assert divide(TRAIN, 0.2) == (most, rest)
+    assert [len(part) for part in divide(["a", "b"], 0.01)] == [1, 1]
+
+
+def test_unknown_and_empty_splits_are_refused_by_name() -> None:
+    splits = Splits(Path("list.json"), {"train": TRAIN, "test": []})
+    with pytest.raises(UserError, match=r"list\.json has no split 'val', only train, test"):
+        splits.members_of("val")
+    with pytest.raises(UserError, match=r"split 'test' of list\.json is empty"):
+        splits.members_of("test")
+    with pytest.raises(UserError, match="'train2' alone"):
+        completed("test", train=TRAIN, train2=[1])
