@@ -76,7 +76,8 @@ def main() -> None:
             print(f"results   {result}")
             batches, prefix = islice(data.evaluation("test", 1, whole=True), arguments.pictures), f"test_rs{seed:04d}"
         written = picture_predictions(net, gates, batches, tasks, files.results / "pictures", prefix, class_names)
-        print(f"pictures  {len(written)} in {files.results / 'pictures'}")
+        if written:
+            print(f"pictures  {len(written)} in {files.results / 'pictures'}")
 
 
 def parse_arguments() -> Namespace:

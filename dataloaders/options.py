@@ -32,7 +32,7 @@ class DataOptions:
     augmentation: str = "release"
     normals: str = "release"
     small_res: bool = False
-    max_tokens: int = 128
+    max_tokens: int = 256
     num_words: int = 20000
     vocabulary: tuple[str, ...] | None = None
     validation: str = "test"

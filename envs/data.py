@@ -119,7 +119,7 @@ class Data:
         self.vocabulary = next((dataset.vocabulary.words for dataset in datasets if isinstance(dataset, Reviews)), None)
 
     def training(self, split: str, batch_size: int, start: int = 0) -> BatchStream:
-        """Augmented batches, endlessly, from batch number `start` on; `batch_size` is that of each task with own inputs."""
+        """Augmented batches, endlessly, from batch number `start` on; tasks with own inputs have `batch_size` each."""
         dataset = self._training[split]
         sampler = training_sampler(dataset, batch_size, self.seed, split, start)
         return BatchStream(self._loader(dataset, sampler), sampler.batches_per_pass, self._prepare)

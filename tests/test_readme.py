@@ -1,5 +1,6 @@
 """What the README names exists: files, links, scripts with their options and configurations."""
 
+import importlib.util
 import re
 import runpy
 import shlex
@@ -37,7 +38,7 @@ def test_commands_name_scripts_options_and_configurations(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     if command[1] == "-m":
-        assert (ROOT / (command[2].replace(".", "/") + ".py")).is_file()
+        assert importlib.util.find_spec(f"{command[2]}.__main__")
         return
     text = help_of(command[1], monkeypatch, capfd)
     assert all(word in text for word in command if word.startswith("--"))

@@ -18,32 +18,14 @@ import yaml
 from dataloaders.rendered import write_nyu_v2
 from tests.parity_inputs import policies
 from tests.parity_networks import parity, released_state
+from tests.script_runs import ROOT, SMALL, read, run_script
 from utils.config import load_config
 
-ROOT = Path(__file__).parents[1]
 SHARED_FRAMES = ROOT.parent / "shared" / "data" / "nyu_v2_samples"
 TWO_TASKS = ROOT / "yamls" / "adashare" / "nyu_v2_2task.yml"
 THREE_TASKS = ROOT / "yamls" / "adashare" / "nyu_v2_3task.yml"
 TWO_TASKS_TEST = ROOT / "yamls" / "adashare" / "nyu_v2_2task_test.yml"
 THREE_TASKS_TEST = ROOT / "yamls" / "adashare" / "nyu_v2_3task_test.yml"
-
-SMALL = [
-    "backbone_width=4",
-    "head_width=8",
-    "curriculum_speed=1",
-    "train.batch_size=2",
-    "train.warm_up_iters=3",
-    "train.total_iters=25",
-    "train.retrain_total_iters=4",
-    "train.weight_iter_alternate=1",
-    "train.alpha_iter_alternate=1",
-    "train.val_freq=2",
-    "train.print_freq=1",
-    "train.eval_batches=1",
-    "dataload.crop_h=32",
-    "dataload.crop_w=48",
-    "dataload.num_workers=0",
-]
 
 Script = Callable[..., str]
 
@@ -61,22 +43,11 @@ def script(tmp_path: Path, rooms: Path, monkeypatch: pytest.MonkeyPatch, capfd: 
     """Run a script in this process, on small rendered data, writing below `tmp_path`; returns what it printed."""
 
     def run(name: str, *arguments: str, config: Path = TWO_TASKS, values: tuple[str, ...] = ()) -> str:
-        folders = [f"paths.{folder}={tmp_path / folder}" for folder in ("log_dir", "checkpoint_dir", "result_dir")]
-        overrides = [*SMALL, f"dataload.dataroot={rooms}", *folders, *values]
-        if config in (TWO_TASKS_TEST, THREE_TASKS_TEST):
-            overrides = [value for value in overrides if not value.startswith(("train.", "curriculum_speed"))]
-        command = [name, "--config", str(config), "--gpus", "-1", *arguments, "--set", *overrides]
-        monkeypatch.setattr(sys, "argv", command)
-        monkeypatch.chdir(ROOT)
-        capfd.readouterr()
-        runpy.run_path(str(ROOT / name), run_name="__main__")
-        return capfd.readouterr().out
+        values = (f"dataload.dataroot={rooms}", *values)
+        options = {"config": config, "folder": tmp_path, "values": values}
+        return run_script(name, *arguments, **options, monkeypatch=monkeypatch, capfd=capfd)
 
     return run
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 def lines(path: Path) -> list[dict]:

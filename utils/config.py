@@ -186,7 +186,7 @@ class DataloadSection(Section):
     dataroot: Text
     crop_h: Count | None = None  # pixels; required for images
     crop_w: Count | None = None
-    max_tokens: Count = 128  # texts: length to which they are cut or filled
+    max_tokens: Count = 256  # texts: length to which they are cut or filled
     num_words: Annotated[int, Field(ge=3)] = 20000  # texts: size of the vocabulary
     small_res: bool = False  # CityScapes at 128x256
     normals: Literal["release", "decoded"] = "release"  # NYU v2: raw 0..255 vectors, or unit normals
