@@ -16,10 +16,10 @@ from envs.experiment import (
     configured_run,
     configured_tasks,
     exp_seeds,
-    new_network,
     pretrained_state,
     sampled_architecture,
 )
+from envs.pretrained import begin_with_imagenet
 from envs.restoring import load_learned_policy
 from envs.results import collect_retraining, retraining_result, retraining_table, summarise
 from envs.retraining import interrupted_state, retrain
@@ -54,22 +54,21 @@ def main() -> None:
     learned_net = configured_network(config, tasks).to(device)
     learned = load_learned_policy(learned_net, files.checkpoint(config.train.policy_iter))
     architectures = {exp_id: sampled_architecture(config, learned, seed) for exp_id, seed in enumerate(config.seed)}
-    data = {
-        exp_id: Data(config.dataload, tasks, seed, device, ["train"], ["val"], learned.vocabulary)
-        for exp_id, seed in seeds.items()
-    }
-    pretrained = pretrained_state(config)
+    data = Data(config.dataload, tasks, config.seed[0], device, ["train"], ["val"], learned.vocabulary)
+    pretrained = None if config.retrain_from_pl else pretrained_state(config)
     collect_retraining(files, architectures)
     if config.train.retrain_resume:
         for exp_id in seeds:
-            interrupted_state(files, exp_id, config.train.policy_iter, architectures[exp_id])
+            interrupted_state(files, exp_id, config.train.policy_iter, architectures[exp_id], learned.vocabulary)
 
     for exp_id, seed in seeds.items():
         seed_everything(seed)
-        net = new_network(config, tasks, pretrained).to(device)
+        net = configured_network(config, tasks).to(device)
         if config.retrain_from_pl:
             net.load_state_dict(learned_net.state_dict())
-        retrain_architecture(config, exp_id, architectures[exp_id], net, tasks, data[exp_id], files)
+        elif pretrained:
+            begin_with_imagenet(net, pretrained)
+        retrain_architecture(config, exp_id, architectures[exp_id], net, tasks, data.with_seed(seed), files)
     runs = collect_retraining(files, architectures)
     summary = summarise(runs)
     write_json(files.results / "retrain.json", {"runs": runs, **summary})
@@ -92,7 +91,8 @@ def retrain_architecture(
     """Train one architecture and write its gates and results."""
     policy_iter, seed = config.train.policy_iter, data.seed
     cost = cost_report(net, gates, data.example("val"))
-    interrupted = interrupted_state(files, exp_id, policy_iter, gates) if config.train.retrain_resume else None
+    resume = config.train.retrain_resume
+    interrupted = interrupted_state(files, exp_id, policy_iter, gates, data.vocabulary) if resume else None
     with RunLogger(files.logs / f"retrain{exp_id:03d}", interrupted["iter"] if interrupted else 0) as logger:
         logger.message(f"architecture {exp_id}, seed {seed}: executed blocks\n{format_shares(gates)}")
         for note in data.notes:

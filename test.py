@@ -53,7 +53,7 @@ def main() -> None:
         checkpoint = files.checkpoint(files.retrain_label(exp_id, policy_iter, config.test.which_iter))
         architectures[exp_id] = read_retrained(net, files.gates(policy_iter, seed), checkpoint)
     if arguments.images:
-        images, class_names = own_images(arguments.images, config.dataload, tasks, device), {}
+        images = own_images(arguments.images, config.dataload, tasks, device)
     else:
         splits = ["test", "train"] if arguments.constant else ["test"]
         vocabulary = common_vocabulary(architectures.values())
@@ -61,10 +61,10 @@ def main() -> None:
         for note in data.notes:
             print(note)
         constant = test_constant_predictor(data, tasks) if arguments.constant else None
-        class_names = data.class_names
 
     for exp_id, seed in seeds.items():
-        path, gates = architectures[exp_id].checkpoint, architectures[exp_id].gates
+        architecture = architectures[exp_id]
+        path, gates = architecture.checkpoint, architecture.gates
         load_network(net, path)
         print(f"\narchitecture {exp_id}, seed {seed}, {path}: executed blocks\n{format_shares(gates)}")
         if arguments.images:
@@ -72,10 +72,12 @@ def main() -> None:
         else:
             outcome = test(net, gates, data, tasks, constant)
             result = files.results / f"test_rs{seed:04d}.json"
-            write_json(result, {"checkpoint": str(path), "iteration": architectures[exp_id].iteration, **outcome})
+            write_json(result, {"checkpoint": str(path), "iteration": architecture.iteration, **outcome})
             print(f"results   {result}")
             batches, prefix = islice(data.evaluation("test", 1, whole=True), arguments.pictures), f"test_rs{seed:04d}"
-        written = picture_predictions(net, gates, batches, tasks, files.results / "pictures", prefix, class_names)
+        written = picture_predictions(
+            net, gates, batches, tasks, files.results / "pictures", prefix, architecture.class_names
+        )
         if written:
             print(f"pictures  {len(written)} in {files.results / 'pictures'}")
 

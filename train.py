@@ -14,11 +14,11 @@ from envs.experiment import (
     configured_tasks,
     curriculum,
     exp_seeds,
-    new_network,
     pretrained_state,
     regularisers,
 )
 from envs.policy_learning import learn_policy, train_without_policy, warm_up
+from envs.pretrained import begin_with_imagenet
 from envs.restoring import load_without_policy
 from envs.run_files import RunFiles
 from utils.command_line import next_command, script_parser
@@ -41,12 +41,12 @@ def main() -> None:
     seed_everything(seed)
 
     tasks = configured_tasks(config)
+    net, vocabulary = configured_network(config, tasks), None
     if config.train.resume:
-        net = configured_network(config, tasks)
         vocabulary = load_without_policy(net, files.checkpoint(config.train.which_iter))
-    else:
-        net, vocabulary = new_network(config, tasks, pretrained_state(config)), None
     data = Data(config.dataload, tasks, seed, device, TRAINING_SPLITS, ["val"], vocabulary)
+    if config.imagenet_pretrain and not config.train.resume:
+        begin_with_imagenet(net, pretrained_state(config))
     net.to(device)
 
     warmed_up = config.policy and config.train.resume

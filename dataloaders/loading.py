@@ -13,7 +13,7 @@ there is {task: data set}, and a step takes one batch of every task:
 
 import itertools
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 
 import cv2
@@ -71,30 +71,35 @@ class PassBatchSampler(Sampler[list[Key]]):
         return [keys[batch * self.batch_size : (batch + 1) * self.batch_size] for batch in range(self.batches_per_pass)]
 
 
-class FileOrderBatchSampler(Sampler[list[Key]]):
-    """Evaluation batches: one pass in the order of the files.
+class FixedOrderBatchSampler(Sampler[list[Key]]):
+    """Evaluation batches: one pass, always in the same order.
 
     Args:
-        num_samples: length of the data set.
+        order: the samples' indices.
         batch_size: samples per batch.
         keep_last: whether a last batch that is not full is kept (the whole split counts) or dropped (the
             release while training); as the only batch it is always kept.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, keep_last: bool):
-        self.num_samples = num_samples
+    def __init__(self, order: Sequence[int], batch_size: int, keep_last: bool):
+        self.order = order
         self.batch_size = batch_size
         self.keep_last = keep_last
 
     def __len__(self) -> int:
         if self.keep_last:
-            return -(-self.num_samples // self.batch_size)
-        return max(1, self.num_samples // self.batch_size)
+            return -(-len(self.order) // self.batch_size)
+        return max(1, len(self.order) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
         for batch in range(len(self)):
             first = batch * self.batch_size
-            yield [(0, index) for index in range(first, min(first + self.batch_size, self.num_samples))]
+            yield [(0, index) for index in self.order[first : first + self.batch_size]]
+
+
+def mixed_order(num_samples: int, purpose: str) -> list[int]:
+    """A random order, the same in every run: lists of classes are sorted by class, and their first part no sample."""
+    return keyed_generator(0, purpose).permutation(num_samples).tolist()
 
 
 class TaskwiseBatchSampler(Sampler[list[TaskKey]]):
@@ -107,7 +112,7 @@ class TaskwiseBatchSampler(Sampler[list[TaskKey]]):
         samplers: task -> the sampler of its batches; all endless, or none.
     """
 
-    def __init__(self, samplers: Mapping[str, PassBatchSampler] | Mapping[str, FileOrderBatchSampler]):
+    def __init__(self, samplers: Mapping[str, PassBatchSampler] | Mapping[str, FixedOrderBatchSampler]):
         self.samplers = samplers
 
     @property
@@ -138,12 +143,15 @@ def training_sampler(
 
 def evaluation_sampler(
     dataset: Dataset | Mapping[str, Dataset], batch_size: int, keep_last: bool
-) -> FileOrderBatchSampler | TaskwiseBatchSampler:
-    """Evaluation batches of a data set, or of every task's own; arguments as of `FileOrderBatchSampler`."""
+) -> FixedOrderBatchSampler | TaskwiseBatchSampler:
+    """Evaluation batches of a data set, in the order of its files, or of every task's own, each in a mixed order."""
     if isinstance(dataset, Mapping):
-        samplers = {task: FileOrderBatchSampler(len(own), batch_size, keep_last) for task, own in dataset.items()}
+        samplers = {
+            task: FixedOrderBatchSampler(mixed_order(len(own), f"evaluation of {task}"), batch_size, keep_last)
+            for task, own in dataset.items()
+        }
         return TaskwiseBatchSampler(samplers)
-    return FileOrderBatchSampler(len(dataset), batch_size, keep_last)
+    return FixedOrderBatchSampler(range(len(dataset)), batch_size, keep_last)
 
 
 class BatchLoader(DataLoader):

@@ -5,13 +5,16 @@ Tasks that share one image: `batch["img"]` [N, 3, H, W] and one entry per target
 absent. Losses and metrics need not care: they look at the entry of their target.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
 from envs.losses import Batch
 from models.multitask import Inputs
 from models.shared_paths import Gates
+
+ClassNames = Mapping[str, Mapping[int, str]]
+"""task -> class number -> name, as far as the data tell."""
 
 
 def inputs_of(batch: Batch) -> Inputs:

@@ -1,6 +1,7 @@
 """The splits of an experiment as streams of batches that are checked and on their device."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,6 @@ from dataloaders.fdu_mtl import Reviews
 from dataloaders.images import ImageFolder
 from dataloaders.loading import (
     BatchLoader,
-    FileOrderBatchSampler,
     build_loader,
     evaluation_sampler,
     training_sampler,
@@ -118,6 +118,13 @@ class Data:
         }
         self.vocabulary = next((dataset.vocabulary.words for dataset in datasets if isinstance(dataset, Reviews)), None)
 
+    def with_seed(self, seed: int) -> "Data":
+        """The same splits, with other random draws; nothing is opened again."""
+        other = copy(self)
+        other.seed = seed
+        other._training = {split: with_seed(dataset, seed) for split, dataset in self._training.items()}
+        return other
+
     def training(self, split: str, batch_size: int, start: int = 0) -> BatchStream:
         """Augmented batches, endlessly, from batch number `start` on; tasks with own inputs have `batch_size` each."""
         dataset = self._training[split]
@@ -125,7 +132,7 @@ class Data:
         return BatchStream(self._loader(dataset, sampler), sampler.batches_per_pass, self._prepare)
 
     def evaluation(self, split: str, batch_size: int, whole: bool) -> EvaluationBatches:
-        """Samples as they are, in file order; `whole` keeps a last short batch."""
+        """Samples as they are, always in the same order; `whole` keeps a last short batch."""
         dataset = self._evaluation[split]
         sampler = evaluation_sampler(dataset, batch_size, keep_last=whole)
         return EvaluationBatches(self._loader(dataset, sampler), len(sampler), self._prepare)
@@ -143,6 +150,15 @@ class Data:
 def data_options(settings: DataloadSection, tasks: Mapping[str, Task], seed: int) -> DataOptions:
     """What the configuration asks of its data set."""
     return DataOptions.of(settings, {task.target: task.num_channels for task in tasks.values()}, seed)
+
+
+def with_seed(dataset: Dataset | dict[str, Dataset], seed: int) -> Dataset | dict[str, Dataset]:
+    """A data set, or that of each task, whose augmentation draws from another seed."""
+    if isinstance(dataset, dict):
+        return {task: with_seed(own, seed) for task, own in dataset.items()}
+    other = copy(dataset)
+    other.seed = seed
+    return other
 
 
 def notes_of(opened: Iterable[Dataset | dict[str, Dataset]]) -> Iterator[str]:
@@ -185,5 +201,5 @@ def own_images(
     if not all(task.per_pixel for task in tasks.values()):
         encode = partial(encode_frame, size=data_options(settings, tasks, seed=0).required_crop_size)
     images = ImageFolder(folder, encode)
-    sampler = FileOrderBatchSampler(len(images), batch_size=1, keep_last=True)
+    sampler = evaluation_sampler(images, batch_size=1, keep_last=True)
     return ImageBatches(build_loader(images, sampler, settings.num_workers, device.type == "cuda"), device)

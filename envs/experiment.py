@@ -9,7 +9,7 @@ from torch import Tensor
 from dataloaders import TEXT_DATASETS
 from envs.data import Data
 from envs.policy_learning import Regularisers
-from envs.pretrained import begin_with_imagenet, imagenet_state
+from envs.pretrained import imagenet_state
 from envs.restoring import LearnedPolicy
 from envs.run import Run
 from envs.run_files import RunFiles
@@ -80,7 +80,10 @@ def network_kind(config: TestingConfig, tasks: Mapping[str, Task]) -> str:
         )
     if reads_texts:
         return "text"
-    return "dense" if all(task.per_pixel for task in tasks.values()) else "classification"
+    kinds = {"dense" if task.per_pixel else "classification" for task in tasks.values()}
+    if len(kinds) > 1:
+        raise UserError("tasks: some are maps and some classes of whole images, but a network is for one kind; choose.")
+    return kinds.pop()
 
 
 def pretrained_state(config: TestingConfig) -> dict[str, Tensor] | None:
@@ -88,14 +91,6 @@ def pretrained_state(config: TestingConfig) -> dict[str, Tensor] | None:
     if not config.imagenet_pretrain:
         return None
     return imagenet_state(config.backbone, Path(config.imagenet_weights) if config.imagenet_weights else None)
-
-
-def new_network(config: TestingConfig, tasks: Mapping[str, Task], pretrained: dict[str, Tensor] | None) -> MultiTaskNet:
-    """A network to be trained: freshly initialised, or with ImageNet's weights in the backbone."""
-    net = configured_network(config, tasks)
-    if pretrained is not None:
-        begin_with_imagenet(net, pretrained, config.imagenet_weights or "of ImageNet")
-    return net
 
 
 def configured_run(

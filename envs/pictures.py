@@ -9,15 +9,12 @@ from torch import Tensor, nn
 
 from dataloaders.domainnet import image_from_input as image_from_normalised
 from dataloaders.transforms import image_from_input
-from envs.batches import gates_of_present
+from envs.batches import ClassNames, gates_of_present
 from envs.losses import Batch
 from envs.tasks import Task
 from models.shared_paths import Gates
 from utils.modes import evaluation_mode
 from utils.pictures import RGB, save_sheet
-
-ClassNames = Mapping[str, Mapping[int, str]]
-"""task -> class number -> name, as far as the data tell."""
 
 Rows = list[dict[str, RGB | None]]
 """Of a sheet: caption -> picture, None for an empty place."""

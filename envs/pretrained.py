@@ -34,7 +34,7 @@ def imagenet_state(backbone: str, path: Path | None) -> dict[str, Tensor]:
         ) from error
 
 
-def begin_with_imagenet(net: MultiTaskNet, state: dict[str, Tensor], source: str) -> None:
+def begin_with_imagenet(net: MultiTaskNet, state: dict[str, Tensor]) -> None:
     """Put ImageNet's weights into the backbone, under every task's BatchNorm where tasks have their own.
 
     Raises:
@@ -43,4 +43,4 @@ def begin_with_imagenet(net: MultiTaskNet, state: dict[str, Tensor], source: str
     ours = from_torchvision(state, net.backbone)
     if isinstance(net.backbone, DilatedResNet) and "stem.conv.weight" in ours:
         ours = adapt_to_raw_images(ours)
-    load_weights(net.backbone, ours, source)
+    load_weights(net.backbone, ours, "of ImageNet")

@@ -1,10 +1,11 @@
 """Networks, policies and architectures back from their files, our own or the release's."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from envs.batches import ClassNames
 from models.multitask import MultiTaskNet
 from models.policy import Policy
 from models.release import from_release, gates_from_release, is_release_state
@@ -120,6 +121,14 @@ def load_release_gates(path: Path, tasks: Sequence[str]) -> HardGates:
         raise UserError(f"policy {path} does not fit the configured tasks: {error}") from error
 
 
+def kept_class_names(checkpoint: dict[str, Any], path: Path) -> ClassNames:
+    """Names of each task's classes, as far as a checkpoint knows; `UserError` for anything but names."""
+    names = checkpoint.get("class_names", {})
+    if not isinstance(names, dict) or not all(isinstance(of_task, dict) for of_task in names.values()):
+        raise UserError(f"checkpoint {path} has class names that are no names by task and class; choose another.")
+    return names
+
+
 @dataclass(frozen=True)
 class Retrained:
     """An architecture with its weights on disk.
@@ -127,12 +136,14 @@ class Retrained:
     Attributes:
         iteration: when the weights were saved; None where the checkpoint does not say.
         vocabulary: the words that the network has learned; None for images.
+        class_names: task -> class -> name, as far as the training data told.
     """
 
     gates: HardGates
     checkpoint: Path
     iteration: int | None
-    vocabulary: tuple[str, ...] | None
+    vocabulary: tuple[str, ...] | None = None
+    class_names: ClassNames = field(default_factory=dict)
 
 
 def read_retrained(net: MultiTaskNet, gates_path: Path, checkpoint_path: Path) -> Retrained:
@@ -148,8 +159,13 @@ def read_retrained(net: MultiTaskNet, gates_path: Path, checkpoint_path: Path) -
         raise UserError(
             f"checkpoint {checkpoint_path} was trained under other gates than those sampled now: run re-train.py."
         )
-    vocabulary = kept_vocabulary(checkpoint, checkpoint_path)
-    return Retrained(gates, checkpoint_path, checkpoint.get("iter"), vocabulary)
+    return Retrained(
+        gates,
+        checkpoint_path,
+        checkpoint.get("iter"),
+        kept_vocabulary(checkpoint, checkpoint_path),
+        kept_class_names(checkpoint, checkpoint_path),
+    )
 
 
 def common_vocabulary(architectures: Iterable[Retrained]) -> tuple[str, ...] | None:

@@ -8,14 +8,16 @@ from envs.weight_training import WeightTraining, read_training_state, train_weig
 from models.shared_paths import HardGates
 
 
-def interrupted_state(files: RunFiles, exp_id: int, policy_iter: str, gates: HardGates) -> dict[str, Any] | None:
-    """What an earlier retraining of these gates left as `latest`; None where there is nothing to go on from.
+def interrupted_state(
+    files: RunFiles, exp_id: int, policy_iter: str, gates: HardGates, vocabulary: tuple[str, ...] | None
+) -> dict[str, Any] | None:
+    """What an earlier retraining of these gates, on these words, left as `latest`; None where there is nothing.
 
     Raises:
         UserError: there is a checkpoint, but not one to go on from.
     """
     latest = files.checkpoint(files.retrain_label(exp_id, policy_iter, "latest"))
-    return read_training_state(latest, gates) if latest.is_file() else None
+    return read_training_state(latest, gates, vocabulary) if latest.is_file() else None
 
 
 def retrain(run: Run, gates: HardGates, exp_id: int, interrupted: dict[str, Any] | None) -> ScoredEvaluation:

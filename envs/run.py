@@ -90,6 +90,7 @@ class Run:
                 "best": asdict(best) if best else None,
                 "random_states": random_states(),
                 "vocabulary": self.data.vocabulary,
+                "class_names": self.data.class_names,
                 **progress,
             },
         )

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from envs.batches import inputs_of
 from envs.losses import Batch
 from envs.tasks import Task
+from models.blocks import SharedBatchNorm
 from models.multitask import MultiTaskNet
 from models.shared_paths import Gates
 
@@ -28,7 +29,7 @@ def training_mode(net: MultiTaskNet, fix_bn: bool) -> None:
     net.train()
     if fix_bn:
         for module in net.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, SharedBatchNorm):
                 module.eval()
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from torch import nn
+
 from envs.metrics import (
     NormalsRelease,
     NormalsStandard,
@@ -225,8 +227,8 @@ def taskonomy_tasks(options: TaskOptions) -> dict[str, Task]:
 
 # ------------------------------------------------------------------------------------------ DomainNet, FDU-MTL
 
-OTHER_ENTRIES = ("img", "text", "name")
-"""Entries of a batch that are no target, so that no domain can bear their names."""
+OTHER_MEANINGS = ("img", "text", "name", "total", "sparsity", "sharing")
+"""Entries of a batch that are no target, and losses that are no task's: no domain can bear their names."""
 
 
 def domain_tasks(options: TaskOptions) -> dict[str, Task]:
@@ -238,8 +240,8 @@ def domain_tasks(options: TaskOptions) -> dict[str, Task]:
         UserError: fewer than two classes, or a name that a batch uses for something else.
     """
     for name, num_classes in options.num_classes.items():
-        if name in OTHER_ENTRIES:
-            raise UserError(f"tasks: a domain cannot be called {name!r}, which is an entry of every batch; rename it.")
+        if name in OTHER_MEANINGS or "." in name or hasattr(nn.ModuleDict, name) or hasattr(nn.ParameterDict, name):
+            raise UserError(f"tasks: a domain cannot be called {name!r}, which means something else here; rename it.")
         if num_classes < 2:
             raise UserError(
                 f"tasks_num_class: {name} is classified into {num_classes} class(es), but there are at least 2; "

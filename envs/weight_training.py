@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from envs.optimisers import learning_rates, step_decay, warm_up_optimiser
+from envs.restoring import kept_vocabulary
 from envs.run import Run, ScoredEvaluation
 from envs.step_reports import StepReports
 from envs.steps import training_mode, weight_step
@@ -56,11 +57,11 @@ class WeightTraining:
         restore_random_states(checkpoint["random_states"])
 
 
-def read_training_state(path: Path, gates: HardGates) -> dict[str, Any]:
-    """Read a checkpoint that `WeightTraining.restore` can go on from under these gates.
+def read_training_state(path: Path, gates: HardGates, vocabulary: tuple[str, ...] | None) -> dict[str, Any]:
+    """Read a checkpoint that `WeightTraining.restore` can go on from under these gates, and with these words.
 
     Raises:
-        UserError: no such checkpoint, one without training state, or one of other gates.
+        UserError: no such checkpoint, one without training state, or one of other gates or words.
     """
     checkpoint = load_checkpoint(path)
     if not {"gates", "iter", "optimisers", "decays", "best", "random_states"} <= checkpoint.keys():
@@ -69,6 +70,10 @@ def read_training_state(path: Path, gates: HardGates) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {path} was trained under other gates than the policy gives now; train anew, "
             "without train.retrain_resume."
+        )
+    if kept_vocabulary(checkpoint, path) != vocabulary:
+        raise UserError(
+            f"checkpoint {path} has learned other words than the policy's; train anew, without train.retrain_resume."
         )
     return checkpoint
 

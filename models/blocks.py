@@ -56,7 +56,10 @@ def take_turns(groups: Sequence[Sequence[str]], order: Sequence[str]) -> list[Tu
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm whose running statistics count a batch once per task that shares the computation."""
+    """BatchNorm whose running statistics count a batch once per task that shares the computation.
+
+    It is for images, and for texts, too: its parent's `forward`, which wants four axes, is never called.
+    """
 
     def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """Normalise `x` [N, C, ...] by its own statistics in training, by the running ones else."""

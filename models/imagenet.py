@@ -18,12 +18,18 @@ UNUSED = ("fc.weight", "fc.bias")
 def from_torchvision(state: dict[str, Tensor], backbone: ResNet) -> dict[str, Tensor]:
     """A torchvision ResNet's state dict -> the state dict of a backbone of the same layout.
 
+    ResNet18 and 34 then compute what torchvision's do. ResNet50 and 101 begin with the same weights in a slightly
+    different network: the first block of a stage has its stride in the first convolution (release), not the second.
+
     Every task's BatchNorm begins with ImageNet's (`task_bn`). Keys that the backbone does not have keep their name,
     and keys that the file does not have are absent, so that loading strictly names them.
     """
-    names = {key: _torchvision_name(key, backbone) for key in backbone.state_dict()}
+    own = backbone.state_dict()
+    names = {key: _torchvision_name(key, backbone) for key in own}
     unknown = {key: value for key, value in state.items() if key not in {*names.values(), *UNUSED}}
-    return unknown | {key: state[name] for key, name in names.items() if name in state}
+    # Files from before PyTorch 0.4.1, as most of torchvision's are, do not count batches.
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    return unknown | counters | {key: state[name] for key, name in names.items() if name in state}
 
 
 def adapt_to_raw_images(state: dict[str, Tensor]) -> dict[str, Tensor]:

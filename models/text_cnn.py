@@ -1,6 +1,8 @@
 """A residual convolutional network for texts, in the manner of VDCNN (Conneau et al., EACL 2017), of gated blocks.
 
-Words instead of VDCNN's characters, and a mean over the text instead of k-max pooling and hidden layers.
+Words instead of VDCNN's characters, and a mean over the text instead of k-max pooling and hidden layers. Padding is
+part of the input, as zeros before an image's border are: all texts have one length, `dataload.max_tokens`, which so
+belongs to what the network has learned. Only the mean leaves it out.
 """
 
 import torch

@@ -247,6 +247,18 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, nea
             "since init_method is all_chosen, found null",
         ),
         (
+            "dataload.crop_h=null",
+            "dataload.crop_h, dataload.crop_w: expected both or none of them, found null and 321",
+        ),
+        (
+            "imagenet_weights=resnet18.pth",
+            "imagenet_weights, imagenet_pretrain: expected imagenet_pretrain: True where a file of weights is named",
+        ),
+        (
+            "dataload.small_res=True",
+            "dataload.small_res, dataload.dataset: expected True for CityScapes alone, found it for NYU_v2",
+        ),
+        (
             "train.policy_decay_lr_rate=0.5",
             "train.policy_decay_lr_freq, train.policy_decay_lr_rate: expected both or none of them, found null and 0.5",
         ),
@@ -302,6 +314,11 @@ def test_a_configuration_is_frozen():
 
 
 # Overrides and derived values
+
+
+def test_only_nyu_v2_leaves_a_choice_of_normals():
+    (problem,) = problems_of(["dataload.dataset=Taskonomy", "dataload.normals=decoded"])
+    assert problem.startswith("dataload.normals, dataload.dataset: expected decoded for NYU_v2 alone")
 
 
 def test_overrides_win_over_the_file_and_have_yamls_types():

@@ -3,8 +3,16 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from envs.experiment import configured_network, configured_tasks, curriculum, exp_seeds, sampled_architecture
+from envs.experiment import (
+    configured_network,
+    configured_tasks,
+    curriculum,
+    exp_seeds,
+    pretrained_state,
+    sampled_architecture,
+)
 from envs.restoring import LearnedPolicy
 from models.multitask import MultiTaskNet
 from models.policy import Policy
@@ -106,3 +114,18 @@ def test_the_curriculum_is_over_the_blocks_with_logits_or_off() -> None:
     slow = curriculum(configured("curriculum_speed=3"), policy)
     assert (slow.num_blocks, slow.speed, slow.num_open(2), slow.num_open(3)) == (6, 3, 1, 2)
     assert curriculum(configured("is_curriculum=False"), policy).num_open(0) == 6
+
+
+def test_a_file_of_imagenets_weights_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pth"
+    torch.save({"conv1.weight": torch.ones(2)}, path)
+    assert pretrained_state(configured(*DOMAINS)) is None
+    wide = ("backbone_width=64", "imagenet_pretrain=True", f"imagenet_weights={path}")
+    assert pretrained_state(configured(*DOMAINS, *wide)).keys() == {"conv1.weight"}
+
+
+def test_maps_and_classes_of_whole_images_do_not_mix() -> None:
+    config = configured(*DOMAINS)
+    tasks = configured_tasks(config) | configured_tasks(configured())
+    with pytest.raises(UserError, match=r"some are maps and some classes"):
+        configured_network(config, tasks)

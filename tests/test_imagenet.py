@@ -42,7 +42,7 @@ def features_of(net: MultiTaskNet, image: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", ["ResNet18", "ResNet34"])
 def test_every_task_begins_with_torchvisions_features(name: str, task_bn: bool) -> None:
     source, net, image = theirs(name), ours(name, task_bn=task_bn), torch.randn(2, 3, 64, 96)
-    begin_with_imagenet(net, source.state_dict(), "here")
+    begin_with_imagenet(net, source.state_dict())
     source.fc = nn.Identity()
     expected = source(image)
     for features in features_of(net, image).values():
@@ -52,7 +52,7 @@ def test_every_task_begins_with_torchvisions_features(name: str, task_bn: bool) 
 @torch.no_grad()
 def test_dense_networks_see_raw_images_as_torchvision_sees_normalised_ones() -> None:
     source, net = theirs("ResNet18"), ours("ResNet18", kind="dense")
-    begin_with_imagenet(net, source.state_dict(), "here")
+    begin_with_imagenet(net, source.state_dict())
     rgb = torch.rand(1, 3, 32, 32)
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (MEAN_RGB, DEVIATION_RGB))
     normalised = (rgb - mean) / deviation
@@ -60,13 +60,26 @@ def test_dense_networks_see_raw_images_as_torchvision_sees_normalised_ones() -> 
     torch.testing.assert_close(net.backbone.stem.conv(raw), source.conv1(normalised), rtol=1e-4, atol=1e-5)
 
 
-def test_bottlenecks_find_all_their_weights_too() -> None:
-    begin_with_imagenet(ours("ResNet50"), theirs("ResNet50").state_dict(), "here")
+def test_bottlenecks_find_all_their_weights_though_their_strides_differ() -> None:
+    source, net = theirs("ResNet50").state_dict(), ours("ResNet50")
+    begin_with_imagenet(net, source)
+    torch.testing.assert_close(net.backbone.blocks[3].residual.conv3.weight, source["layer2.0.conv3.weight"])
+    torch.testing.assert_close(net.backbone.blocks[0].shortcut.bn.weight, source["layer1.0.downsample.1.weight"])
+
+
+def test_files_that_do_not_count_batches_are_whole() -> None:
+    """Torchvision's own files are older than that counter."""
+    source = theirs("ResNet18").state_dict()
+    without_counters = {key: value for key, value in source.items() if "num_batches" not in key}
+    assert len(without_counters) == 102
+    net = ours("ResNet18")
+    begin_with_imagenet(net, without_counters)
+    torch.testing.assert_close(net.backbone.stem.conv.weight, source["conv1.weight"])
 
 
 def test_weights_of_another_layout_are_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"checkpoint here does not fit .*missing.*blocks\.10"):
-        begin_with_imagenet(ours("ResNet34"), theirs("ResNet18").state_dict(), "here")
+    with pytest.raises(UserError, match=r"checkpoint of ImageNet does not fit .*missing.*blocks\.10"):
+        begin_with_imagenet(ours("ResNet34"), theirs("ResNet18").state_dict())
 
 
 def test_a_file_is_read_and_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from utils.pictures import (
     class_picture,
     direction_picture,
     distance_picture,
+    inverse_distance_picture,
     raw_direction_picture,
+    response_picture,
     save_shares,
     save_sheet,
 )
@@ -175,3 +177,68 @@ def test_images_of_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -> 
     batches = [image_batch("same"), image_batch("same")]
     written = picture_predictions(StubNet(), GATES, batches, TASKS, tmp_path, "images", {})
     assert len(set(written)) == len(list(tmp_path.iterdir())) == 2
+
+
+def test_inverse_distances_are_bright_where_near() -> None:
+    (row,) = inverse_distance_picture(np.array([[[0.2, 0.1, 0.02, 0.0]]]), nearest=0.2)
+    brightness = row.astype(int).sum(axis=1)
+    assert (np.diff(brightness) < 0).all()
+    assert row[3].tolist() == [0, 0, 0]
+
+
+def test_strong_responses_are_bright() -> None:
+    (row,) = response_picture(np.array([[[-1.0, 0.0, 1.0]]]))
+    assert row[0].tolist() == [0, 0, 0]
+    assert (np.diff(row.astype(int).sum(axis=1)) > 0).all()
+
+
+# Classes
+
+DOMAINS = build_tasks("DomainNet", ["real", "sketch"], [3, 3])
+CLASS_NAMES = {"real": {0: "cat", 1: "dog", 2: "owl"}}
+
+
+class StubClassifier(nn.Module):
+    """Is 90 % sure of the class that is the number of blue in the first pixel."""
+
+    def forward(self, inputs: Mapping[str, Tensor] | Tensor, gates: Gates) -> dict[str, Tensor]:
+        own = inputs if isinstance(inputs, dict) else dict.fromkeys(gates, inputs)
+        return {
+            task: torch.log(0.05 + 0.85 * nn.functional.one_hot(own[task][:, 2, 0, 0].long(), 3).float())
+            for task in gates
+        }
+
+
+def classes(*numbers: int) -> Tensor:
+    """Images whose pixels all are the number of their class, as the network sees them."""
+    return torch.tensor(numbers).view(-1, 1, 1, 1).expand(-1, 3, HEIGHT, WIDTH).float()
+
+
+def test_every_sheet_shows_one_image_of_each_domain_with_its_class(tmp_path: Path, sheets: dict[str, Rows]) -> None:
+    batch = {
+        "img": {"real": classes(1, 0), "sketch": classes(2)},
+        "name": {"real": ["a", "b"], "sketch": ["c"]},
+        "real": torch.tensor([2, 0]),
+        "sketch": torch.tensor([2]),
+    }
+    gates = all_blocks(DOMAINS, 1)
+    written = picture_predictions(StubClassifier(), gates, [batch], DOMAINS, tmp_path, "test", CLASS_NAMES)
+    assert [path.name for path in written] == ["test_000_a.png", "test_001_b.png"]
+    (first,), (second,) = sheets["test_000_a.png"], sheets["test_001_b.png"]
+    assert list(first) == ["real: dog (90%), true: owl", "sketch: 2 (90%), true: 2"]
+    assert list(second) == ["real: cat (90%), true: cat"]
+    brightness = [int(picture[0, 0, 2]) for row in (first, second) for picture in row.values()]
+    assert brightness[2] < brightness[0] < brightness[1], "every caption stands over its own image"
+
+
+def test_ones_own_image_is_classified_by_every_head(tmp_path: Path, sheets: dict[str, Rows]) -> None:
+    batch = {"img": classes(1), "name": ["mine"]}
+    gates = all_blocks(DOMAINS, 1)
+    picture_predictions(StubClassifier(), gates, [batch], DOMAINS, tmp_path, "images", CLASS_NAMES)
+    (row,) = sheets["images_000_mine.png"]
+    assert list(row) == ["real: dog (90%)", "sketch: 1 (90%)"]
+
+
+def test_texts_have_no_picture(tmp_path: Path) -> None:
+    batch = {"text": {"real": torch.ones(1, 4)}, "name": {"real": ["a"]}, "real": torch.tensor([0])}
+    assert picture_predictions(StubClassifier(), {"real": [1]}, [batch], DOMAINS, tmp_path, "test", {}) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from dataloaders.rendered import write_cityscapes, write_domainnet, write_fdu_mtl, write_taskonomy
 from envs.data import Data
@@ -118,6 +119,42 @@ def test_images_of_ones_own_are_classified(
     run_script("test.py", "--images", str(images), values=values, **context)
     pictures = list((tmp_path / "result_dir" / "domainnet" / "pictures").iterdir())
     assert len(pictures) == len(list(images.iterdir()))
+
+
+@pytest.mark.parametrize("script", ["train.py", "re-train.py"])
+def test_networks_begin_with_imagenets_weights(
+    script: str,
+    roots: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    torch.manual_seed(6)
+    weights = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(weights, tmp_path / "resnet18.pth")
+    values = (
+        f"dataload.dataroot={roots['domainnet']}",
+        *of_domains(SIX_DOMAINS, 7),
+        "backbone=ResNet18",
+        "backbone_width=64",
+        "imagenet_pretrain=True",
+        f"imagenet_weights={tmp_path / 'resnet18.pth'}",
+        "train.warm_up_iters=1",  # so none before the policy
+        "train.total_iters=2",
+        "train.retrain_total_iters=1",
+        "train.backbone_lr=1e-12",
+    )
+    context = {"folder": tmp_path, "monkeypatch": monkeypatch, "capfd": capfd, "config": YAMLS / "domainnet.yml"}
+    run_script("train.py", values=values, **context)
+    label = "warmup"
+    if script == "re-train.py":
+        run_script(script, "--exp_ids", "0", values=values, **context)
+        label = "retrain000_policyIterbest_latest"
+    path = tmp_path / "checkpoint_dir" / "domainnet" / f"{label}_model.pth.tar"
+    state = torch.load(path, weights_only=True)["mtl-net"]
+    torch.testing.assert_close(state["backbone.stem.conv.weight"], weights["conv1.weight"], rtol=0, atol=1e-6)
+    key = "backbone.blocks.7.residual.bn2.norms.sketch.weight"
+    torch.testing.assert_close(state[key], weights["layer4.1.bn2.weight"], rtol=0, atol=1e-6)
 
 
 # Released checkpoints

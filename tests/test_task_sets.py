@@ -55,6 +55,13 @@ def test_bad_choices_get_one_sentence(dataset: str, names: list[str], num_classe
 # What they are compared with
 
 
+@pytest.mark.parametrize("name", ["img", "total", "sparsity", "sharing", "a.b", "type", "values", "keys"])
+def test_a_domain_with_a_name_that_is_taken_is_refused(name: str) -> None:
+    """Batches, losses and modules use these names themselves."""
+    with pytest.raises(UserError, match=f"a domain cannot be called '{name}'"):
+        build_tasks("FDU_MTL", ["books", name], [2, 2])
+
+
 def test_nyu_v2_references_follow_the_setting() -> None:
     assert two_tasks()["seg"].references["mIoU"] == 0.413
     assert three_tasks()["seg"].references["mIoU"] == 0.275

@@ -1,4 +1,4 @@
-"""The network for texts: depth, lengths, and what padding may not do."""
+"""The network for texts: depth, lengths, and where padding does not count."""
 
 import numpy as np
 import pytest
@@ -47,3 +47,18 @@ def test_padding_has_no_embedding_and_learns_none() -> None:
     net.stem(torch.tensor([[3, 4, 5, PADDING]])).square().sum().backward()
     assert (embedding.grad[PADDING] == 0).all()
     assert embedding.grad[3].abs().sum() > 0
+
+
+def test_embeddings_are_dropped_in_training_alone() -> None:
+    net = TextCNN("VDCNN9", num_words=10, width=200)
+    assert 0 < net.stem.dropout.p <= 0.3
+    tokens, seen = torch.ones(1, 50, dtype=torch.long), []
+    net.stem.conv.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    net.train().stem(tokens)
+    net.eval().stem(tokens)
+    assert [(x == 0).float().mean().item() for x in seen] == pytest.approx([net.stem.dropout.p, 0], abs=0.02)
+
+
+def test_convolutions_before_a_norm_have_no_bias() -> None:
+    net = TextCNN("VDCNN9", num_words=10, width=2)
+    assert not any(module.bias is not None for module in net.modules() if isinstance(module, nn.Conv1d))

@@ -41,7 +41,7 @@ def train(
         run = small_run(folder, data, logger, **settings)
         training = WeightTraining.start(run, GATES)
         if resume:
-            training.restore(run, read_training_state(latest, GATES), latest)
+            training.restore(run, read_training_state(latest, GATES, None), latest)
         train_weights(run, training, until, "training", "latest", best)
     return run, training
 
@@ -131,13 +131,22 @@ def refusal(folder: Path, data: Data, gates: HardGates) -> str:
         run = small_run(folder, data, logger)
         latest, training = run.files.checkpoint("latest"), WeightTraining.start(run, gates)
         with pytest.raises(UserError) as error:
-            training.restore(run, read_training_state(latest, gates), latest)
+            training.restore(run, read_training_state(latest, gates, None), latest)
     return str(error.value)
 
 
 def test_weights_of_other_gates_are_not_resumed(tmp_path: Path, data: Data) -> None:
     train(tmp_path, data, until=1)
     assert "trained under other gates" in refusal(tmp_path, data, ALL_BLOCKS)
+
+
+def test_weights_that_learned_other_words_are_not_resumed(tmp_path: Path, data: Data) -> None:
+    train(tmp_path, data, until=1)
+    latest = run_files(tmp_path).checkpoint("latest")
+    save_checkpoint(latest, kept(tmp_path, "latest") | {"vocabulary": ("good", "bad")})
+    assert read_training_state(latest, GATES, ("good", "bad"))["iter"] == 1
+    with pytest.raises(UserError, match="has learned other words than the policy's"):
+        read_training_state(latest, GATES, ("bad", "good"))
 
 
 @pytest.mark.parametrize("lacking", ["gates", "optimisers", "decays", "best", "random_states"])

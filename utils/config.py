@@ -286,6 +286,26 @@ def _check_pretrained(imagenet_pretrain: bool, backbone: str, backbone_width: in
     return f"expected a ResNet of width 64 for ImageNet's weights, found {backbone} of width {backbone_width}"
 
 
+def _check_weights_file(imagenet_weights: str | None, imagenet_pretrain: bool) -> str | None:
+    if imagenet_weights is None or imagenet_pretrain:
+        return None
+    return (
+        f"expected imagenet_pretrain: True where a file of weights is named, found {show(imagenet_weights)} and False"
+    )
+
+
+def _check_small_res(small_res: bool, dataset: str) -> str | None:
+    if not small_res or dataset == "CityScapes":
+        return None
+    return f"expected True for CityScapes alone, found it for {dataset}"
+
+
+def _check_normals(normals: str, dataset: str) -> str | None:
+    if normals == "release" or dataset == "NYU_v2":
+        return None
+    return f"expected decoded for NYU_v2 alone, whose files leave a choice, found it for {dataset}"
+
+
 CROSS_CHECKS = {
     ("tasks", "tasks_num_class", "lambdas"): _check_lengths,
     ("skip_layer", "backbone"): _check_skip_layer,
@@ -293,6 +313,9 @@ CROSS_CHECKS = {
     ("train.init_method", "init_neg_logits"): _check_all_chosen,
     ("dataload.crop_h", "dataload.crop_w"): _check_pair,
     ("imagenet_pretrain", "backbone", "backbone_width"): _check_pretrained,
+    ("imagenet_weights", "imagenet_pretrain"): _check_weights_file,
+    ("dataload.small_res", "dataload.dataset"): _check_small_res,
+    ("dataload.normals", "dataload.dataset"): _check_normals,
     ("train.decay_fc_lr_freq", "train.decay_fc_lr_rate"): _check_pair,
     ("train.policy_decay_lr_freq", "train.policy_decay_lr_rate"): _check_pair,
 }
