@@ -1,16 +1,12 @@
 """Configuration files: the shipped ones, what is refused and how, overrides, round trips."""
 
-import json
-import stat
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
-from utils.config import Section, TestingConfig, TrainingConfig, load_config, write_config
+from utils.config import TestingConfig, TrainingConfig, load_config, write_config
 from utils.errors import UserError
-from utils.files import write_json, write_text
 
 YAMLS = Path(__file__).parent.parent / "yamls"
 TWO_TASKS = YAMLS / "adashare" / "nyu_v2_2task.yml"
@@ -49,104 +45,7 @@ def test_every_shipped_file_loads_and_round_trips(path: Path, tmp_path: Path):
     assert load_config(tmp_path / "config.yml", schema=schema_of(path)) == config
 
 
-PAPER = {
-    "nyu_v2_2task": {
-        "seed": (88, 45, 50, 100, 44, 48, 2048, 2222, 9999),
-        "backbone": "ResNet18",
-        "tasks": ("seg", "sn"),
-        "tasks_num_class": (40, 3),
-        "lambdas": (1, 20),
-        "train.reg_w": 0.05,
-    },
-    "nyu_v2_3task": {
-        "seed": (88, 45, 50, 100, 44, 48, 2048, 2222, 23, 12, 94, 88, 1000, 42, 77, 666),
-        "backbone": "ResNet34",
-        "tasks": ("seg", "sn", "depth"),
-        "tasks_num_class": (40, 3, 1),
-        "lambdas": (1, 20, 3),
-        "train.reg_w": 0.001,
-    },
-}
-PAPER_BOTH = {
-    "policy_model": "task-specific",
-    "policy": True,
-    "init_neg_logits": None,
-    "is_sparse": True,
-    "is_sharing": True,
-    "is_curriculum": True,
-    "curriculum_speed": 3,
-    "skip_layer": 0,
-    "fix_BN": False,
-    "diff_sparsity_weights": True,
-    "retrain_from_pl": False,
-    "imagenet_pretrain": False,
-    "task_bn": False,
-    "backbone_width": 64,
-    "head_width": 1024,
-    "sparsity_loss": "release",
-    "sharing_loss": "release",
-    "train.policy_iter": "best",
-    "train.which_iter": "warmup",
-    "train.init_method": "equal",
-    "train.hard_sampling": False,
-    "test.which_iter": "best",
-    "dataload.dataset": "NYU_v2",
-    "dataload.dataroot": "data/nyu_v2",
-    "dataload.crop_h": 321,
-    "dataload.crop_w": 321,
-    "dataload.normals": "release",
-    "dataload.augmentation": "release",
-    "dataload.validation": "test",
-}
-PAPER_TRAIN = {
-    "train.batch_size": 16,
-    "train.total_iters": 20000,
-    "train.warm_up_iters": 4000,
-    "train.lr": 1e-3,
-    "train.backbone_lr": 1e-3,
-    "train.reg_w_hamming": 0.05,
-    "train.decay_lr_freq": 4000,
-    "train.decay_lr_rate": 0.5,
-    "train.val_freq": 400,
-    "train.weight_iter_alternate": None,
-    "train.alpha_iter_alternate": None,
-    "train.policy_decay_lr_freq": None,
-    "train.policy_lr": 0.01,
-    "train.print_freq": 100,
-    "train.decay_temp_freq": 100,
-    "train.init_temp": 5,
-    "train.decay_temp": 0.965,
-    "train.resume": False,
-    "train.retrain_resume": False,
-    "train.eval_batches": 11,
-}
-
-
-def values_at(config: Section, keys: dict) -> dict:
-    values = {}
-    for key in keys:
-        value = config
-        for step in key.split("."):
-            value = getattr(value, step)
-        values[key] = value
-    return values
-
-
-@pytest.mark.parametrize("name", PAPER)
-def test_training_files_hold_the_papers_values(name: str):
-    expected = PAPER[name] | PAPER_BOTH | PAPER_TRAIN
-    config = load_config(YAMLS / "adashare" / f"{name}.yml")
-    assert values_at(config, expected) == expected
-
-
-@pytest.mark.parametrize("name", PAPER)
-def test_test_twins_describe_the_same_network_and_one_seed(name: str):
-    expected = PAPER[name] | PAPER_BOTH | {"seed": (88,), "exp_name": name}
-    del expected["train.reg_w"]
-    path = YAMLS / "adashare" / f"{name}_test.yml"
-    assert values_at(load_config(path, schema=TestingConfig), expected) == expected
-    keys = set(yaml.safe_load(path.read_text())["train"])
-    assert keys == {"policy_iter", "which_iter", "init_method", "hard_sampling"}
+# What is refused
 
 
 def test_training_refuses_a_test_twin_and_names_what_is_missing():
@@ -162,9 +61,6 @@ def test_testing_reads_training_files_and_checks_their_keys():
         'train.total_iters: expected a whole number or null, found the text "many"',
         "train.lrr: expected a known key, found an unknown one, did you mean train.lr?",
     ]
-
-
-# What is refused
 
 
 @pytest.mark.parametrize(
@@ -418,48 +314,3 @@ def test_what_is_no_text_file_is_refused(tmp_path: Path):
     (tmp_path / "latin.yml").write_bytes(b"exp_name: caf\xe9\n")
     with pytest.raises(UserError, match="expected text in UTF-8, found other bytes at 13"):
         load_config(tmp_path / "latin.yml")
-
-
-# Files
-
-
-def test_json_keeps_rows_of_numbers_on_one_line_and_reads_back(tmp_path: Path):
-    value = {
-        "gates": {"seg": [1, 0, 1], "sn": [0, 1, 1]},
-        "P": [[0.5, -1e-07], [1.0, 2]],
-        "names": ["[\n 1 ]"],
-    }
-    write_json(tmp_path / "new" / "folder" / "gates.json", value)
-    text = (tmp_path / "new" / "folder" / "gates.json").read_text()
-    assert json.loads(text) == value
-    assert '    "seg": [1, 0, 1],\n    "sn": [0, 1, 1]\n' in text
-    assert "    [0.5, -1e-07],\n" in text
-
-
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_json_refuses_what_json_does_not_have_and_keeps_the_old_file(tmp_path: Path, number: float):
-    write_json(tmp_path / "a.json", [1])
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "a.json", [number])
-    assert json.loads((tmp_path / "a.json").read_text()) == [1]
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    write_text(tmp_path / "a.txt", "old")
-    monkeypatch.setattr("os.replace", full_disk)
-    with pytest.raises(UserError, match=r"a\.txt: cannot be written \(No space left on device\)"):
-        write_text(tmp_path / "a.txt", "new")
-    assert (tmp_path / "a.txt").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_writing_below_a_file_is_refused_and_permissions_are_the_usual_ones(tmp_path: Path):
-    write_text(tmp_path / "a.txt", "one")
-    (tmp_path / "plain.txt").write_text("two")
-    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.txt", "plain.txt")}
-    assert len(modes) == 1
-    with pytest.raises(UserError, match="cannot be written"):
-        write_text(tmp_path / "a.txt" / "b.txt", "three")
