@@ -9,7 +9,7 @@ from) and val. The files of a frame are npy:
 - label2, label7, label19 integers [H, W], classes 0..1, 0..6, 0..18, -1 = ignore
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -128,6 +128,28 @@ def open_cityscapes(options: DataOptions, split: str, training: bool) -> CitySca
         seed=options.seed,
         validation=options.validation,
     )
+
+
+Hierarchy = Mapping[str, Mapping[str, Sequence[int]]]
+"""Category (7) -> class (19) -> the values that mean it. A number is a place in this order."""
+
+
+def label_tables(hierarchy: Hierarchy, foreground: Collection[str], num_values: int) -> dict[int, np.ndarray]:
+    """Number of classes (2, 7, 19) -> the label of each value: [num_values] int8, -1 = ignore.
+
+    The three are nested: every label is a function of the finer one.
+
+    Args:
+        foreground: the categories that are label 1 of 2; the others are label 0.
+        num_values: values count from 0; those that are not in the hierarchy are ignored.
+    """
+    tables = {count: np.full(num_values, -1, np.int8) for count in LABELS}
+    classes = [(category, list(values)) for category, own in hierarchy.items() for values in own.values()]
+    for label, (category, values) in enumerate(classes):
+        tables[2][values] = category in foreground
+        tables[7][values] = list(hierarchy).index(category)
+        tables[19][values] = label
+    return tables
 
 
 def choose_labels(num_classes: int) -> str:

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from dataloaders.frames import Frames, refuse_missing, refuse_no_folder
+from dataloaders.frames import refuse_missing, refuse_no_folder
+from dataloaders.lists import read_lines
 from dataloaders.loading import Key, keyed_generator
 from dataloaders.options import DataOptions
 from dataloaders.splits import Splits, complete_splits
@@ -114,7 +115,7 @@ def open_domainnet(options: DataOptions, split: str, training: bool) -> dict[str
     domains = {}
     for domain, own in splits.items():
         images = own.members_of(split)
-        refuse_missing(Frames(options.dataroot, ("img",), [(image.file,) for image in images]), split, own.source)
+        refuse_missing((os.path.join(options.dataroot, image.file) for image in images), split, own.source)
         refuse_other_classes(images, options.targets[domain], own.source)
         domains[domain] = Domain(options.dataroot, domain, images, split, size, training, options.seed, own.notes)
     return domains
@@ -145,23 +146,27 @@ def resolve_splits(
     splits = {
         domain: {split: images[domain] for split, images in listed.items() if domain in images} for domain in domains
     }
-    return {domain: complete_splits(Splits(source / domain, own), validation) for domain, own in splits.items()}
+    return {
+        domain: complete_splits(Splits(f"domain {domain} of {source}", own), validation)
+        for domain, own in splits.items()
+    }
 
 
 def read_list(path: Path) -> list[LabelledImage]:
-    """The lines "path class" of a list.
+    """The lines "path class" of a list, in UTF-8.
 
-    Raises: UserError if it cannot be read, or a line is not of this form.
+    Raises: UserError if it cannot be read or is empty, or a line is not of this form.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a list of lines 'path class' ({error}): replace the file") from error
+    lines = read_lines(path, "path class")
     return [_parse(line, number, path) for number, line in enumerate(lines, start=1)]
 
 
-def _parse(line: str, number: int, path: Path) -> LabelledImage:
-    file, _, label = line.strip().rpartition(" ")
+def _parse(content: bytes, number: int, path: Path) -> LabelledImage:
+    try:
+        line = content.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise UserError(f"line {number} of {path} is not UTF-8 ({error.reason}): convert the file") from error
+    file, _, label = line.rpartition(" ")
     if not file or not label.isdecimal():
         raise UserError(
             f"line {number} of {path} is {line!r}, but must be a path and the number of a class: correct it"
@@ -202,12 +207,12 @@ def by_first_folder(images: Sequence[LabelledImage]) -> dict[str, list[LabelledI
     return domains
 
 
-def refuse_other_classes(images: Sequence[LabelledImage], num_classes: int, source: Path) -> None:
+def refuse_other_classes(images: Sequence[LabelledImage], num_classes: int, source: Path | str) -> None:
     """Raise a `UserError` for the first image of a domain whose class the prediction does not have."""
     for file, label in images:
         if label >= num_classes:
             raise UserError(
-                f"{file} of {source} has class {label}, but tasks_num_class gives {source.name!r} the classes "
+                f"{file} has class {label}, but tasks_num_class gives {source} the classes "
                 f"0..{num_classes - 1}: correct the one or the other"
             )
 

@@ -15,6 +15,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from dataloaders.frames import refuse_no_folder
+from dataloaders.lists import read_lines
 from dataloaders.loading import Key
 from dataloaders.options import DataOptions
 from dataloaders.splits import Splits, complete_splits
@@ -22,6 +23,7 @@ from dataloaders.vocabulary import Vocabulary, build_vocabulary
 from utils.errors import UserError
 
 LISTED = ("train", "test")
+FORM_OF_A_LINE = "label TAB words"
 
 # Windows-1252 leaves five bytes without a meaning, Latin-1 none: so no line is lost.
 ENCODINGS = ("utf-8", "cp1252", "latin-1")
@@ -104,6 +106,8 @@ def train_vocabulary(splits: Iterable[Splits[Review]], num_words: int) -> Vocabu
 def resolve_splits(dataroot: Path, domain: str, num_classes: int, validation: str = "test") -> Splits[Review]:
     """The splits train, train1, train2, test and val of a domain, completed as `dataloaders.splits` says.
 
+    Reviews of the same text stay together: it is in one of train1, train2 and a held out val.
+
     Raises: UserError if the domain has no file, or a line is not of its form.
     """
     paths = {split: dataroot / f"{domain}.task.{split}" for split in LISTED}
@@ -114,7 +118,12 @@ def resolve_splits(dataroot: Path, domain: str, num_classes: int, validation: st
             f"{dataroot} has no {paths['train'].name}: give {domain!r} a file, or choose among the domains there, "
             f"{', '.join(known) or 'none'}"
         )
-    return complete_splits(Splits(dataroot / f"{domain}.task.*", listed), validation)
+    return complete_splits(Splits(dataroot / f"{domain}.task.*", listed, identity=text_of), validation)
+
+
+def text_of(review: Review) -> str:
+    """What makes two reviews the same, whichever lines they stand in."""
+    return review.text
 
 
 def read_reviews(path: Path, num_classes: int) -> list[Review]:
@@ -123,14 +132,7 @@ def read_reviews(path: Path, num_classes: int) -> list[Review]:
     Raises: UserError if the file cannot be read or is empty, or for the first line without a TAB or with a label
     that is not an integer in 0..num_classes-1.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): replace the file") from error
-    if not content.strip():
-        raise UserError(f"{path} is empty: it needs a line 'label TAB words' for each review")
-    # Not splitlines, which takes characters inside of texts, such as U+0085, for ends of lines.
-    lines = content.removesuffix(b"\n").split(b"\n")
+    lines = read_lines(path, FORM_OF_A_LINE)
     return [_parse(decode(line), number, path, num_classes) for number, line in enumerate(lines, start=1)]
 
 
@@ -147,7 +149,7 @@ def decode(line: bytes) -> str:
 def _parse(line: str, number: int, path: Path, num_classes: int) -> Review:
     label, tab, text = line.partition("\t")
     if not tab:
-        raise UserError(f"line {number} of {path} has no TAB: it must be 'label TAB words'")
+        raise UserError(f"line {number} of {path} has no TAB: it must be {FORM_OF_A_LINE!r}")
     if label not in map(str, range(num_classes)):
         raise UserError(
             f"line {number} of {path} has the label {label!r}, but labels must be integers in 0..{num_classes - 1}: "

@@ -5,12 +5,14 @@ frame, {split: [[path, ...], ...]}, paths relative to the root or absolute. What
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 from torch.utils.data import Dataset
 
 from dataloaders.loading import Key, keyed_generator
@@ -24,6 +26,8 @@ Frame = dict[str, Path]
 
 Row = tuple[str, ...]
 """The files of one frame as they are listed."""
+
+JPEG_START = b"\xff\xd8"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class Frames(Sequence[Frame]):
         if isinstance(index, slice):
             return replace(self, rows=self.rows[index])
         return {name: self.root / file for name, file in zip(self.names, self.rows[index], strict=True)}
+
+    def files(self) -> Iterator[str]:
+        """The path of every file of every frame, as text: a million Path objects would take half a minute."""
+        return (os.path.join(self.root, file) for row in self.rows for file in row)
 
 
 class FrameDataset(Dataset):
@@ -82,7 +90,7 @@ class FrameDataset(Dataset):
         seed: int,
     ):
         self.frames = Frames(dataroot, names, splits.members_of(split))
-        refuse_missing(self.frames, split, splits.source)
+        refuse_missing(self.frames.files(), split, splits.source)
         self.notes = splits.notes
         self.split = split
         self.augment = augment
@@ -161,10 +169,8 @@ def _is_row(row: object, length: int) -> bool:
     return isinstance(row, list) and len(row) == length and all(isinstance(file, str) for file in row)
 
 
-def refuse_missing(frames: Frames, split: str, source: Path) -> None:
-    """Raise a `UserError` that counts the files that do not exist and names the first ones."""
-    # Joined as text: a million Path objects would take half a minute.
-    paths = (os.path.join(frames.root, file) for row in frames.rows for file in row)
+def refuse_missing(paths: Iterable[str], split: str, source: Path | str) -> None:
+    """Raise a `UserError` that counts those files of a split that do not exist and names the first ones."""
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise UserError(
@@ -235,9 +241,22 @@ def _decode(path: Path, flags: int) -> np.ndarray:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): replace the file") from error
     image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    if image is None:
+    # OpenCV 4 fills what a truncated JPEG lacks with grey, and says nothing that a program could hear.
+    if image is None or is_truncated_jpeg(content):
         raise UserError(f"{path} is not a whole image that OpenCV can decode: replace the file")
     return image
+
+
+def is_truncated_jpeg(content: bytes) -> bool:
+    """Whether the content of a file is a JPEG that Pillow cannot decode to its end."""
+    if not content.startswith(JPEG_START):
+        return False
+    try:
+        with Image.open(BytesIO(content)) as image:
+            image.load()
+    except OSError:
+        return True
+    return False
 
 
 # Sample -> arrays of a batch

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
+from dataloaders.frames import read_image
 from dataloaders.loading import Key
 from dataloaders.transforms import subtract_mean
 from utils.errors import UserError
@@ -39,7 +39,4 @@ class ImageFolder(Dataset):
 
     def __getitem__(self, key: Key) -> dict[str, np.ndarray | str]:
         path = self.paths[key[1]]
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise UserError(f"{path} cannot be read as an image; repair or remove it.")
-        return {"img": self.encode(image), "name": path.stem}
+        return {"img": self.encode(read_image(path)), "name": path.stem}

@@ -21,22 +21,22 @@ class DataOptions:
         small_res: CityScapes: halve to 128x256.
         max_tokens: texts: length to which they are cut or filled.
         num_words: texts: size of the vocabulary.
-        vocabulary: texts: the words that a checkpoint was trained with; None takes them from the train split.
         validation: "test" or "held_out", see `dataloaders.splits`.
         seed: key of the augmentation's draws.
+        vocabulary: texts: the words that a checkpoint was trained with; None takes them from the train split.
     """
 
     dataroot: Path
     targets: Mapping[str, int]
-    crop_size: tuple[int, int] | None = None
-    augmentation: str = "release"
-    normals: str = "release"
-    small_res: bool = False
-    max_tokens: int = 256
-    num_words: int = 20000
+    crop_size: tuple[int, int] | None
+    augmentation: str
+    normals: str
+    small_res: bool
+    max_tokens: int
+    num_words: int
+    validation: str
+    seed: int
     vocabulary: tuple[str, ...] | None = None
-    validation: str = "test"
-    seed: int = 0
 
     @classmethod
     def of(cls, settings: DataloadSection, targets: Mapping[str, int], seed: int) -> "DataOptions":

@@ -4,7 +4,7 @@ A split is a list of members; what a member is (the files of a frame, a line of 
 business. `complete_splits` makes train, train1, train2, test and val of whatever is listed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -27,14 +27,17 @@ class Splits(Generic[Member]):
     """The members of every split of a data root.
 
     Attributes:
-        source: the file or folder that lists them, for messages.
+        source: the file or folder that lists them, or which part of it, for messages.
         members: split -> members.
         notes: a sentence for each thing that the data root leaves open and was assumed.
+        identity: what members that say the same have in common; they stay together in every division.
     """
 
-    source: Path
+    source: Path | str
     members: dict[str, list[Member]]
     notes: tuple[str, ...] = ()
+    # Not the member itself: one's own data set may have frames that are dicts, which no set takes.
+    identity: Callable[[Member], Hashable] = str
 
     def members_of(self, split: str) -> list[Member]:
         """The members of `split`; UserError if it is unknown or empty."""
@@ -46,7 +49,7 @@ class Splits(Generic[Member]):
         if not self.members[split]:
             raise UserError(
                 f"split {split!r} of {self.source} is empty: it needs at least 1 sample, and a train split "
-                "that is to be divided at least 2 (3 if some are held out as val)"
+                "that is to be divided at least 2 different ones (3 if some are held out as val)"
             )
         return self.members[split]
 
@@ -72,7 +75,7 @@ def validate_on_test(splits: Splits[Member]) -> Splits[Member]:
 
 
 def validate_on_held_out(splits: Splits[Member]) -> Splits[Member]:
-    """Let "val" be the one listed, unless it is test or test_small, or else a tenth of train.
+    """Let "val" be the one listed, unless some of it is in test or test_small, or else a tenth of train.
 
     Either way its members leave train, train1 and train2.
     """
@@ -80,11 +83,12 @@ def validate_on_held_out(splits: Splits[Member]) -> Splits[Member]:
         return splits
     train = splits.members["train"]
     held_out = splits.members.get("val")
-    if held_out is None or held_out in (splits.members.get("test"), splits.members.get("test_small")):
-        held_out = divide(train, HELD_OUT_SHARE)[1]
+    tested = [*splits.members.get("test", ()), *splits.members.get("test_small", ())]
+    if held_out is None or len(without(held_out, tested, splits.identity)) < len(held_out):
+        held_out = divide(train, HELD_OUT_SHARE, splits.identity)[1]
     members = dict(splits.members)
     for split in members.keys() & {"train", "train1", "train2"}:
-        members[split] = without(members[split], held_out)
+        members[split] = without(members[split], held_out, splits.identity)
     taken = len(train) - len(members["train"])
     note = f"{taken} of the {len(train)} train samples of {splits.source} are held out as val"
     return replace(splits, members=members | {"val": held_out}, notes=(*splits.notes, note) if taken else splits.notes)
@@ -103,7 +107,7 @@ def divide_train(splits: Splits[Member]) -> Splits[Member]:
         return splits
     if parts:
         raise UserError(f"{splits.source} has split {parts.pop()!r} alone: list both train1 and train2, or neither")
-    train1, train2 = divide(splits.members["train"], TRAIN2_SHARE)
+    train1, train2 = divide(splits.members["train"], TRAIN2_SHARE, splits.identity)
     note = (
         f"{splits.source} lists no train1 and train2: its train split is divided into {len(train1)} and "
         f"{len(train2)} samples"
@@ -111,19 +115,27 @@ def divide_train(splits: Splits[Member]) -> Splits[Member]:
     return replace(splits, members=splits.members | {"train1": train1, "train2": train2}, notes=(*splits.notes, note))
 
 
-def divide(members: Sequence[Member], share: float) -> tuple[list[Member], list[Member]]:
-    """Divide at random, always alike, into the rest and `share` of the members; 2 suffice for both."""
+def divide(
+    members: Sequence[Member], share: float, identity: Callable[[Member], Hashable] = str
+) -> tuple[list[Member], list[Member]]:
+    """Divide at random, always alike, into the rest and `share` of the members; of unique ones, 2 suffice.
+
+    Members of the same identity as a chosen one go along with it, which makes the second part somewhat larger.
+    """
     count = min(max(1, round(len(members) * share)), len(members) - 1)
     order = np.random.default_rng(DIVISION_SEED).permutation(len(members))
-    chosen = set(order[:count].tolist())
+    identities = [identity(member) for member in members]
+    chosen = {identities[index] for index in order[:count].tolist()}
     return (
-        [member for index, member in enumerate(members) if index not in chosen],
-        [member for index, member in enumerate(members) if index in chosen],
+        [member for member, own in zip(members, identities, strict=True) if own not in chosen],
+        [member for member, own in zip(members, identities, strict=True) if own in chosen],
     )
 
 
-def without(members: Sequence[Member], others: Sequence[Member]) -> list[Member]:
-    """The members that are not among the others."""
-    # By their text: frames are dicts, which no set takes, and lists of 100 000 are too long to be searched.
-    unwanted = set(map(str, others))
-    return [member for member in members if str(member) not in unwanted]
+def without(
+    members: Sequence[Member], others: Sequence[Member], identity: Callable[[Member], Hashable] = str
+) -> list[Member]:
+    """The members whose identity none of the others has."""
+    # A set: lists of 100 000 are too long to be searched.
+    unwanted = set(map(identity, others))
+    return [member for member in members if identity(member) not in unwanted]

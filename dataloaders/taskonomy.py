@@ -13,7 +13,7 @@ learn from), val, and test_small, the part of test that the release evaluates wh
 - edge      16 bit, one channel, response * 2^16
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -159,6 +159,14 @@ def read_class_weights(path: Path) -> np.ndarray:
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise UserError(f"{path} holds a class weight that is negative or no finite number: correct it")
     return np.pad(weights.astype(np.float32), (0, 256 - NUM_CLASSES))
+
+
+def count_class_pixels(paths: Iterable[Path]) -> np.ndarray:
+    """Pixels of each class in pictures of classes: [17] int; UserError if one cannot be read."""
+    counts = np.zeros(NUM_CLASSES, int)
+    for path in paths:
+        counts += np.bincount(read_classes(path).ravel(), minlength=NUM_CLASSES)
+    return counts
 
 
 def prior_factor(counts: np.ndarray) -> np.ndarray:

@@ -277,7 +277,7 @@ def test_bare_folder_is_train_and_test(
     shutil.copytree(rendered["nyu_v2"], root, ignore=shutil.ignore_patterns("*.json"))
     assert check("nyu_v2", root) == 0
     output = capsys.readouterr().out
-    assert "note     " + str(root) + " lists 7 of training in val or test as well" in output
+    assert "note     " + str(root) + " lists 7 of the 7 samples of test in training as well" in output
     assert "its 7 frames serve as train and as test" in output
 
 
@@ -423,5 +423,5 @@ def test_own_data_set_of_tasks_with_their_own_images(
 def test_unknown_task_and_data_set_are_refused(rendered: dict[str, Path], capsys: pytest.CaptureFixture) -> None:
     assert check("nyu_v2", rendered["nyu_v2"], "tasks=[seg,sn,edge]") == 2
     assert "'edge' is not a task of NYU_v2, which has seg, sn, depth" in capsys.readouterr().err
-    assert check("nyu_v2", rendered["nyu_v2"], "dataload.dataset=Moon") == 2
+    assert check("nyu_v2", rendered["nyu_v2"], "dataload.dataset=Moon", "dataload.normals=release") == 2
     assert "dataload.dataset is 'Moon', which is unknown" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 from dataloaders import open_dataset
 from dataloaders.cityscapes import AUGMENTATIONS, SPLIT_FILE, CityScapes
 from dataloaders.options import DataOptions
+from utils.config import DataloadSection
 from utils.errors import UserError
 
 TARGETS = {"seg": 19, "depth": 1}
@@ -158,7 +159,8 @@ def test_padding_is_black_and_labelled_nowhere(tmp_path: Path, augmentation: str
 
 def test_a_run_opens_it_by_name(tmp_path: Path) -> None:
     root = write_root(tmp_path, {"a": make_files(0)})
-    options = DataOptions(root, TARGETS, crop_size=(6, 8), small_res=True)
+    settings = DataloadSection(dataset="CityScapes", dataroot=str(root), crop_h=6, crop_w=8, small_res=True)
+    options = DataOptions.of(settings, TARGETS, seed=0)
     assert open_dataset("CityScapes", options, "train", training=True)[(0, 0)]["img"].shape == (3, 6, 8)
     assert open_dataset("CityScapes", options, "val", training=False)[(0, 0)]["img"].shape == (3, 128, 256)
 

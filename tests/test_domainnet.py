@@ -23,6 +23,7 @@ from dataloaders.domainnet import (
     random_crop_box,
 )
 from dataloaders.options import DataOptions
+from utils.config import DataloadSection
 from utils.errors import UserError
 
 CLASSES = ("bee", "cat", "ice cream")
@@ -60,7 +61,8 @@ def write_split_file(root: Path, splits: object) -> None:
 @pytest.fixture
 def options(tmp_path: Path) -> DataOptions:
     write_root(tmp_path)
-    return DataOptions(tmp_path, {"real": 3, "sketch": 3}, crop_size=(12, 10))
+    settings = DataloadSection(dataset="DomainNet", dataroot=str(tmp_path), crop_h=12, crop_w=10)
+    return DataOptions.of(settings, {"real": 3, "sketch": 3}, seed=0)
 
 
 def files_of(options: DataOptions, split: str) -> dict[str, list[str]]:
@@ -231,7 +233,7 @@ def test_without_split_file_the_first_folder_is_the_domain(options: DataOptions)
         "test": 3,
     }
     (note,) = open_domainnet(options, "train", True)["sketch"].notes
-    assert f"{options.dataroot / 'sketch'} lists no train1 and train2" in note
+    assert note.startswith(f"domain sketch of {options.dataroot} lists no train1 and train2")
 
 
 def test_domains_come_in_the_order_and_choice_of_the_configuration(options: DataOptions) -> None:
@@ -245,6 +247,14 @@ def test_lists_may_have_windows_line_ends_stray_blanks_and_paths_with_a_dot(opti
     real = open_domainnet(options, "train", True)["real"]
     assert len(real) == 12
     assert [real[0, index]["real"] for index in (0, 11)] == [0, 2]
+
+
+def test_mark_at_the_start_and_blank_lines_at_the_end_of_a_list_are_no_images(options: DataOptions) -> None:
+    path = options.dataroot / "train.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n \n")
+    real = open_domainnet(options, "train", True)["real"]
+    assert len(real) == 12
+    assert real[0, 0]["name"] == "train 0"
 
 
 # Names of the classes
@@ -276,6 +286,18 @@ def test_a_bad_line_of_a_list_is_named(options: DataOptions, line: str) -> None:
         open_domainnet(options, "train", True)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "is empty: it needs a line 'path class'"), (b"caf\xe9.png 0\n", "is not UTF-8")]
+)
+def test_a_list_that_is_empty_or_of_another_encoding_is_named(
+    options: DataOptions, content: bytes, reason: str
+) -> None:
+    path = options.dataroot / "test.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{path} {reason}"):
+        open_domainnet(options, "train", True)
+
+
 def test_a_missing_list_is_named(options: DataOptions) -> None:
     (options.dataroot / "test.txt").unlink()
     with pytest.raises(UserError, match=rf"{options.dataroot / 'test.txt'} cannot be read"):
@@ -304,12 +326,14 @@ def test_a_split_file_of_another_form_is_named(options: DataOptions, content: ob
 
 def test_a_split_that_a_domain_lacks_is_named_with_the_domain(options: DataOptions) -> None:
     write_split_file(options.dataroot, {"train": {"real": [0, 1], "sketch": [12, 13]}, "test": {"real": [0]}})
-    with pytest.raises(UserError, match=r"sketch has no split 'test', only train"):
+    with pytest.raises(UserError, match=r"domain sketch of .* has no split 'test', only train"):
         open_domainnet(options, "test", False)
 
 
 def test_a_class_beyond_the_prediction_is_named(options: DataOptions) -> None:
-    with pytest.raises(UserError, match=r"sketch/ice cream/train 0\.png .* class 2, .* 'sketch' the classes 0\.\.1"):
+    with pytest.raises(
+        UserError, match=r"sketch/ice cream/train 0\.png .* class 2, .* domain sketch .* the classes 0\.\.1"
+    ):
         open_domainnet(replace(options, targets={"real": 3, "sketch": 2}), "train", True)
 
 

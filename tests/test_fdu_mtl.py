@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataloaders.fdu_mtl import Reviews, open_fdu_mtl
+from dataloaders.fdu_mtl import Reviews, open_fdu_mtl, resolve_splits
 from dataloaders.options import DataOptions
+from utils.config import DataloadSection
 from utils.errors import UserError
 
 
@@ -23,11 +24,16 @@ def numbered(word: str, count: int) -> list[bytes]:
     return [f"{number % 2}\t{word} {word}{number}".encode() for number in range(count)]
 
 
+def options_of(root: Path, targets: Mapping[str, int]) -> DataOptions:
+    settings = DataloadSection(dataset="FDU_MTL", dataroot=str(root), max_tokens=4)
+    return DataOptions.of(settings, targets, seed=0)
+
+
 @pytest.fixture
 def options(tmp_path: Path) -> DataOptions:
     write_domain(tmp_path, "books", numbered("page", 10), numbered("spine", 3))
     write_domain(tmp_path, "music", numbered("tune", 20), numbered("beat", 5))
-    return DataOptions(tmp_path, {"books": 2, "music": 2}, max_tokens=4)
+    return options_of(tmp_path, {"books": 2, "music": 2})
 
 
 def texts_of(domain: Reviews) -> list[str]:
@@ -36,7 +42,7 @@ def texts_of(domain: Reviews) -> list[str]:
 
 def one_domain(root: Path, lines: Sequence[bytes], targets: Mapping[str, int] | None = None) -> Reviews:
     write_domain(root, "books", lines, [b"0\tfine"])
-    return open_fdu_mtl(DataOptions(root, targets or {"books": 2}), "train", True)["books"]
+    return open_fdu_mtl(options_of(root, targets or {"books": 2}), "train", True)["books"]
 
 
 # Reviews
@@ -77,9 +83,20 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path, inside: str) -> None:
 def test_last_line_may_end_without_line_feed_and_text_may_hold_tabs(tmp_path: Path) -> None:
     write_domain(tmp_path, "books", [], [b"0\tfine"])
     (tmp_path / "books.task.train").write_bytes(b"0\tone\n1\ttwo\tthree")
-    reviews = open_fdu_mtl(DataOptions(tmp_path, {"books": 2}), "train", True)["books"]
+    reviews = open_fdu_mtl(options_of(tmp_path, {"books": 2}), "train", True)["books"]
     assert texts_of(reviews) == ["one", "two\tthree"]
     assert {"two", "three"} <= set(reviews.vocabulary.words)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n", b"\r\n \n"])
+def test_mark_at_the_start_and_blank_lines_at_the_end_are_no_reviews(tmp_path: Path, end: bytes) -> None:
+    write_domain(tmp_path, "books", [], [b"0\tfine"])
+    (tmp_path / "books.task.train").write_bytes(b"\xef\xbb\xbf0\tone\n1\t" + end)
+    reviews = open_fdu_mtl(options_of(tmp_path, {"books": 2}), "train", True)["books"]
+    assert [(review.line, review.label, review.text.strip()) for review in reviews.reviews] == [
+        (1, 0, "one"),
+        (2, 1, ""),
+    ]
 
 
 def test_review_without_words_is_kept_as_padding_alone(tmp_path: Path) -> None:
@@ -142,6 +159,21 @@ def test_splits_of_a_domain(options: DataOptions) -> None:
     notes = open_fdu_mtl(options, "train", True)["music"].notes
     assert len(notes) == 1
     assert "music.task.* lists no train1 and train2: its train split is divided into 16 and 4 samples" in notes[0]
+
+
+@pytest.mark.parametrize("validation", ["test", "held_out"])
+def test_reviews_of_the_same_words_stay_on_one_side(tmp_path: Path, validation: str) -> None:
+    train = numbered("page", 10)
+    write_domain(tmp_path, "books", [*train, *numbered("spine", 10), *train, *train], train[:4])
+    splits = {
+        split: [review.text for review in reviews]
+        for split, reviews in resolve_splits(tmp_path, "books", 2, validation).members.items()
+    }
+    assert splits["test"] == [f"page page{number}" for number in range(4)], "the test file stays as it is"
+    assert len(splits["train1"]) + len(splits["train2"]) == len(splits["train"])
+    parts = [splits["train1"], splits["train2"], *([splits["val"]] if validation == "held_out" else [])]
+    assert sum(map(len, parts)) == 40
+    assert sum(len(set(part)) for part in parts) == 20, "no text in two parts"
 
 
 # Bad files

@@ -1,15 +1,18 @@
 """Frames: which files a split file lists, and reading files of any kind."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataloaders.frames import (
     Frames,
     encode_depth,
+    is_truncated_jpeg,
     read_array,
     read_channel,
     read_image,
@@ -44,10 +47,10 @@ def test_missing_files_are_counted_and_existing_ones_pass(tmp_path: Path) -> Non
     (tmp_path / "a.png").touch()
     frames = Frames(tmp_path, ["img", "depth"], [("a.png", "a.npy"), ("b.png", str(tmp_path / "a.png"))])
     with pytest.raises(UserError, match=r"^2 files that split 'train' .*/a\.npy, .*/b\.png\)"):
-        refuse_missing(frames, "train", tmp_path / "list.json")
+        refuse_missing(frames.files(), "train", tmp_path / "list.json")
     (tmp_path / "a.npy").touch()
     (tmp_path / "b.png").touch()
-    refuse_missing(frames, "train", tmp_path / "list.json")
+    refuse_missing(frames.files(), "train", tmp_path / "list.json")
 
 
 def test_channel_of_16_bits_is_read_as_it_is(tmp_path: Path) -> None:
@@ -62,6 +65,40 @@ def test_channel_of_16_bits_is_read_as_it_is(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="is not a whole image"):
         read_channel(path, np.uint16, "depth")
+
+
+def encoded_jpeg(preview: bool, progressive: bool) -> bytes:
+    """A JPEG of 64x64 random pixels, with another whole one in its header as cameras put it there."""
+    image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3), dtype=np.uint8))
+    content, small = BytesIO(), BytesIO()
+    image.resize((8, 8)).save(small, "JPEG")
+    exif = b"Exif\0\0" + small.getvalue() if preview else b""
+    image.save(content, "JPEG", exif=exif, progressive=progressive)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("preview", [False, True])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_truncated_jpeg_is_refused_whatever_opencv_makes_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preview: bool, progressive: bool
+) -> None:
+    path = tmp_path / "image.jpg"
+    whole = encoded_jpeg(preview, progressive)
+    for content in (whole, whole + b"\0 and more \xff\xda", whole[:2] + b"\xff" + whole[2:]):
+        path.write_bytes(content)
+        assert read_image(path).shape == (64, 64, 3)
+    # OpenCV 5 refuses; 4 returns what it has, and grey for the rest.
+    monkeypatch.setattr(cv2, "imdecode", lambda content, flags: np.full((64, 64, 3), 128, np.uint8))
+    for length in (len(whole) - 1, len(whole) // 2):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"image\.jpg is not a whole image"):
+            read_image(path)
+
+
+def test_only_a_jpeg_can_be_a_truncated_one() -> None:
+    assert is_truncated_jpeg(b"\xff\xd8")
+    assert is_truncated_jpeg(b"\xff\xd8\xff\xe0" + bytes(40))
+    assert not is_truncated_jpeg(b"\x89PNG\r\n")
 
 
 def test_file_that_vanishes_while_training_is_named(tmp_path: Path) -> None:

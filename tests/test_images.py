@@ -96,5 +96,5 @@ def test_a_file_that_is_no_image_is_named_when_its_turn_comes(tmp_path: Path) ->
     (tmp_path / "b.png").write_bytes(b"no image")
     batches = iter(own_images(tmp_path, NYU, TASKS, CPU))
     assert next(batches)["name"] == ["a"]
-    with pytest.raises(UserError, match=rf"{tmp_path / 'b.png'} cannot be read as an image"):
+    with pytest.raises(UserError, match=rf"{tmp_path / 'b.png'} is not a whole image"):
         next(batches)

@@ -131,6 +131,13 @@ def test_orders_and_samples_draw_from_different_streams() -> None:
     assert order != keyed_generator(7, "train", 0, 0).permutation(1000).tolist()
 
 
+def test_draws_are_those_of_every_process_and_version() -> None:
+    """Runs of one version must be resumed by the next: these numbers may not change."""
+    assert keyed_generator(88, "order of train", 0).integers(1000, size=5).tolist() == [603, 40, 83, 635, 164]
+    (keys,) = itertools.islice(PassBatchSampler(10, 10, 88, "train"), 1)
+    assert keys == [(0, index) for index in (2, 4, 1, 6, 5, 8, 0, 9, 7, 3)]
+
+
 def test_a_data_set_that_all_tasks_share_has_the_plain_samplers_batches() -> None:
     training = training_sampler(KeyDataset(), 2, seed=3, split="train", start=1)
     expected = PassBatchSampler(5, 2, 3, "train", start=1)

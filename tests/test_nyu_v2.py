@@ -13,6 +13,7 @@ from dataloaders.nyu_v2 import SPLIT_FILE, NYUv2
 from dataloaders.options import DataOptions
 from dataloaders.transforms import IMAGE_MEAN_BGR, Sample
 from tests.test_transforms import make_sample
+from utils.config import DataloadSection
 from utils.errors import UserError
 
 TARGETS = ("seg", "normal", "depth")
@@ -332,7 +333,8 @@ def test_truncated_image_is_refused(tmp_path: Path) -> None:
 
 def test_unknown_data_set_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     make_root(tmp_path, ["a"])
-    options = DataOptions(tmp_path, {"seg": 40, "normal": 3, "depth": 1})
+    settings = DataloadSection(dataset="NYU_v2", dataroot=str(tmp_path))
+    options = DataOptions.of(settings, {"seg": 40, "normal": 3, "depth": 1}, seed=0)
     assert len(open_dataset("NYU_v2", options, "test", training=False)) == 1
     with pytest.raises(UserError, match=r"'NYU'.*NYU_v2"):
         open_dataset("NYU", options, "test", training=False)

@@ -110,6 +110,16 @@ def test_second_run_makes_what_is_missing_and_nothing_else(raw: Path, prepared: 
     assert after[lost][0] == before[lost][0]
 
 
+def test_files_that_macos_left_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_cityscapes(tmp_path / "raw", {"train": ["aachen_000000_000019"] * 2, "val": VIEWS["val"]}, 64, 128)
+    city = tmp_path / "raw/leftImg8bit/train/aachen"
+    (city / "._aachen_000000_000019_leftImg8bit.png").write_bytes(b"Mac OS X")
+    (city.parent / ".Trashes").mkdir()
+    (city.parent / ".Trashes/aachen_000001_000019_leftImg8bit.png").write_bytes(b"Mac OS X")
+    main(["cityscapes", str(tmp_path / "raw"), str(tmp_path / "made"), "--workers", "1"])
+    assert ": train 1, test 1" in capsys.readouterr().out
+
+
 # Bad input
 
 

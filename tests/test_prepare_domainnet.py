@@ -10,6 +10,7 @@ from dataloaders.domainnet import open_domainnet
 from dataloaders.options import DataOptions
 from dataloaders.prepare.__main__ import main
 from tests.raw_downloads import assert_refused, snapshot, write_domainnet
+from utils.config import DataloadSection
 
 DOMAINS = {"sketch": (10, 3), "clipart": (5, 2)}
 
@@ -42,7 +43,8 @@ def test_lists_elsewhere_lead_to_the_images(raw: Path, tmp_path: Path) -> None:
     before = snapshot(raw)
     main(["domainnet", str(raw), str(tmp_path / "lists")])
     assert snapshot(raw) == before
-    options = DataOptions(tmp_path / "lists", {"sketch": 3, "clipart": 3}, crop_size=(8, 8))
+    settings = DataloadSection(dataset="DomainNet", dataroot=str(tmp_path / "lists"), crop_h=8, crop_w=8)
+    options = DataOptions.of(settings, {"sketch": 3, "clipart": 3}, seed=0)
     domains = open_domainnet(options, "test", training=False)
     assert {domain: len(dataset) for domain, dataset in domains.items()} == {"sketch": 3, "clipart": 2}
     sample = domains["sketch"][(0, 1)]
@@ -60,6 +62,14 @@ def test_second_run_changes_nothing(raw: Path, tmp_path: Path, capsys: pytest.Ca
     assert snapshot(tmp_path / "lists") == now
 
 
+def test_files_that_macos_left_are_passed_over(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw, tmp_path / "raw")
+    (tmp_path / "raw/._clipart_train.txt").write_bytes(b"Mac OS X")
+    main(["domainnet", str(tmp_path / "raw")])
+    index = json.loads((tmp_path / "raw/DomainNet.json").read_text())
+    assert list(index["train"]) == ["clipart", "sketch"]
+
+
 def test_run_without_an_index_is_finished(raw: Path, tmp_path: Path) -> None:
     main(["domainnet", str(raw), str(tmp_path / "lists")])
     before = snapshot(tmp_path / "lists")
@@ -73,7 +83,7 @@ def test_run_without_an_index_is_finished(raw: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("sketch_test.txt", None, "sketch_test.txt cannot be read as a list of lines 'path class'"),
+        ("sketch_test.txt", None, "sketch_test.txt cannot be read"),
         ("sketch_test.txt", "sketch/dog.png\n", "line 1 of .*sketch_test.txt is 'sketch/dog.png', but must be"),
         ("clipart_train.txt", "clipart/no.png 1\n", r"1 source files do not exist \(.*clipart/no.png\): unpack all"),
         ("DomainNet.json", "{}", "already holds DomainNet.json, not prepared by this program"),

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_killed_run_is_continued_by_several_processes(tmp_path: Path) -> None:
     run.kill()
     run.join()
     assert not (output / "nyu_v2_3task.json").exists()
-    (output / "seg" / ".0123456789abcdef.tmp").write_bytes(b"half")
+    (output / "seg" / f".{'0f' * 16}.tmp").write_bytes(b"half")
     finished = snapshot(output)["depth/0001.npy"]
 
     main([*command[:-1], "2"])
@@ -134,6 +135,34 @@ def test_frames_without_raw_depth_have_normals_wherever_there_is_depth(raw: tupl
     assert (np.load(tmp_path / "made/depth/0001.npy")[:30, :40] == 0).all()
 
 
+def exchange_classes(folder: Path) -> None:
+    scipy.io.savemat(folder / "classes.mat", {"mapClass": np.full((1, 894), 3, np.uint8)})
+
+
+def exchange_splits(folder: Path) -> None:
+    scipy.io.savemat(folder / "splits.mat", {"trainNdxs": [[1], [2]], "testNdxs": [[3]]})
+
+
+def exchange_frames(folder: Path) -> None:
+    os.utime(folder / "labeled.mat", (10, 10))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "source"),
+    [(exchange_classes, "classes"), (exchange_splits, "splits"), (exchange_frames, "labeled")],
+)
+def test_sources_exchanged_in_place_are_refused(
+    exchange, source: str, raw: tuple[Path, dict], prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(raw[0], tmp_path / "raw")  # keeps the times of change
+    before = snapshot(prepared)
+    main(nyu_v2_command(tmp_path / "raw", prepared))
+    exchange(tmp_path / "raw")
+    message = rf"was prepared from other sources \({source} was [^;]*, now is [^;]*\): bring those back"
+    assert_refused(nyu_v2_command(tmp_path / "raw", prepared), message, capsys)
+    assert snapshot(prepared) == before
+
+
 # Bad input
 
 
@@ -145,6 +174,40 @@ def truncate(folder: Path) -> None:
 def remove_depths(folder: Path) -> None:
     with h5py.File(folder / "labeled.mat", "r+") as file:
         del file["depths"]
+
+
+def replace_array(folder: Path, name: str, array: np.ndarray) -> None:
+    with h5py.File(folder / "labeled.mat", "r+") as file:
+        del file[name]
+        file[name] = array
+
+
+def drop_last_depth(folder: Path) -> None:
+    replace_array(folder, "depths", np.ones((6, WIDTH, HEIGHT), np.float32))
+
+
+def turn_raw_depths(folder: Path) -> None:
+    replace_array(folder, "rawDepths", np.ones((7, HEIGHT, WIDTH), np.float32))
+
+
+def store_raw_depths_in_millimetres(folder: Path) -> None:
+    replace_array(folder, "rawDepths", np.ones((7, WIDTH, HEIGHT), np.uint16))
+
+
+def store_labels_as_numbers(folder: Path) -> None:
+    replace_array(folder, "labels", np.ones((7, WIDTH, HEIGHT)))
+
+
+def store_images_0_to_1(folder: Path) -> None:
+    replace_array(folder, "images", np.ones((7, 3, WIDTH, HEIGHT)))
+
+
+def add_a_channel(folder: Path) -> None:
+    replace_array(folder, "images", np.ones((7, 4, WIDTH, HEIGHT), np.uint8))
+
+
+def name_frame_1_twice_for_training(folder: Path) -> None:
+    scipy.io.savemat(folder / "splits.mat", {"trainNdxs": [[1], [1]], "testNdxs": [[2]]})
 
 
 def enlarge_label(folder: Path) -> None:
@@ -180,9 +243,16 @@ def remove_classes(folder: Path) -> None:
     ("spoil", "message"),
     [
         (truncate, "labeled.mat cannot be opened as HDF5"),
-        (remove_depths, "labeled.mat lacks 'depths' with 3 axes"),
+        (remove_depths, "labeled.mat lacks 'depths' with 3 axes of type floating: give"),
+        (drop_last_depth, r"'depths' of .*labeled.mat is \[6, 160, 120\], .* must be \[7, 160, 120\]"),
+        (turn_raw_depths, r"'rawDepths' of .*labeled.mat is \[7, 120, 160\], .* must be \[7, 160, 120\]"),
+        (add_a_channel, r"'images' of .*labeled.mat is \[7, 4, 160, 120\], .* must be \[7, 3, 160, 120\]"),
+        (store_raw_depths_in_millimetres, "lacks 'rawDepths' with 3 axes of type floating"),
+        (store_labels_as_numbers, "lacks 'labels' with 3 axes of type unsignedinteger"),
+        (store_images_0_to_1, "lacks 'images' with 4 axes of type uint8"),
         (enlarge_label, "frame 5 of .*labeled.mat has label 900, but the class mapping ends at 894"),
-        (name_frame_8, "has 7 frames in 'images', but the splits name frame 8"),
+        (name_frame_8, "has 7 frames, but the splits name frame 8"),
+        (name_frame_1_twice_for_training, "splits.mat must name every frame, counted from 1, at most once"),
         (name_frame_twice, "splits.mat must name every frame, counted from 1, at most once"),
         (leave_out_test, "splits.mat has no whole numbers called testNdxs"),
         (exchange_text_for_splits, "splits.mat cannot be read as a MATLAB file"),

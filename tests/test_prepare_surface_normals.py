@@ -100,6 +100,39 @@ def test_without_enough_points_there_is_no_normal() -> None:
     assert not surface_normals(depth, line, camera)[1].any()
 
 
+def test_points_count_up_to_a_difference_of_five_percent() -> None:
+    camera = Intrinsics(260, 260, 80, 60)
+    facing = np.array((0, -1, 0))
+    for step, bends in ((1.045, True), (1.055, False)):
+        depth = depth_of_plane((0, -1, 0), 2.0, camera, 120, 160)
+        depth[:, 80:] *= step
+        for picture in (depth, depth[:, ::-1].copy()):
+            found, _ = surface_normals(picture, np.ones(depth.shape, bool), camera)
+            assert (angles(found[:, 79:81], facing).min() > 1) == bends
+            assert (angles(found, facing).max() > 0.1) == bends
+
+
+def test_a_plane_is_fitted_to_twenty_points_and_to_no_fewer() -> None:
+    camera = Intrinsics(260, 260, 80, 60)
+    depth = depth_of_plane((0, -1, 0), 2.0, camera, 120, 160)
+    window = [(60 + down, 80 + across) for down in OFFSETS for across in OFFSETS]
+    window.sort(key=lambda place: place != (60, 80))  # the centre first
+    for count in (19, 20):
+        measured = np.zeros(depth.shape, bool)
+        measured[tuple(np.transpose(window[:count]))] = True
+        assert surface_normals(depth, measured, camera)[1][60, 80] == (count == 20)
+
+
+@pytest.mark.parametrize("normal", [(0.6, -0.8, 0), (0, -0.8, 0.6)])
+def test_rays_go_through_the_middle_of_pixels(normal: tuple[float, ...]) -> None:
+    camera = Intrinsics(20, 20, 20, 20)  # so wide that half a pixel is more than a degree
+    depth = depth_of_plane(normal, 2.0, camera, 40, 40)
+    measured = (depth > 0) & (depth < 20)
+    found, fitted = surface_normals(np.where(measured, depth, 0), measured, camera)
+    assert fitted.mean() > 0.2
+    assert angles(found[fitted], np.array(normal)).max() < 0.1
+
+
 def test_result_does_not_depend_on_the_bands_of_rows() -> None:
     camera = Intrinsics(260, 260, 80, 50)
     depth = depth_of_plane((-0.36, -0.48, 0.8), 1.5, camera, 101, 160)

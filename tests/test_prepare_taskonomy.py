@@ -76,6 +76,20 @@ def test_index_elsewhere_leads_to_the_pictures(raw: Path, tmp_path: Path, buildi
     assert not Path(splits_of(tmp_path / "far/index")["test"][0][0]).is_absolute()
 
 
+def test_files_that_macos_left_are_passed_over(
+    raw: Path, tmp_path: Path, buildings: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(raw, tmp_path / "raw")
+    for kind in (tmp_path / "raw").iterdir():
+        (kind / ".Trashes").mkdir()
+        for picture in list((kind / "castor").iterdir()):
+            picture.with_name(f"._{picture.name}").write_bytes(b"Mac OS X")
+            (kind / ".Trashes" / picture.name).write_bytes(b"Mac OS X")
+    main(command(tmp_path / "raw", "--buildings", buildings))
+    assert buildings_of(splits_of(tmp_path / "raw")["train"]) == ["ackerly"] * 3 + ["castor"] * 4
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_linked_buildings_are_found(raw: Path, tmp_path: Path, buildings: Path) -> None:
     for kind in raw.iterdir():
         (tmp_path / "raw" / kind.name / "taskonomy").mkdir(parents=True)
@@ -106,10 +120,15 @@ def test_second_run_counts_nothing_again(
     before = snapshot(tmp_path / "index")
     (tmp_path / "index/semseg_counts/castor.json").unlink()
     counted = []
-    read_classes = taskonomy.read_classes
-    monkeypatch.setattr(taskonomy, "read_classes", lambda path: counted.append(path.parent.name) or read_classes(path))
+    count_building = taskonomy.count_building
+
+    def note(output: Path, building: tuple[str, list]) -> None:
+        counted.append(building[0])
+        count_building(output, building)
+
+    monkeypatch.setattr(taskonomy, "count_building", note)
     main(command(raw, tmp_path / "index", "--buildings", buildings))
-    assert counted == ["castor"] * 4
+    assert counted == ["castor"]
     after = snapshot(tmp_path / "index")
     assert {name for name in after if after[name] != before[name]} == {"semseg_counts/castor.json"}
     assert after["semseg_counts/castor.json"][0] == before["semseg_counts/castor.json"][0]
@@ -164,6 +183,22 @@ def test_taskonomys_own_list_of_buildings_is_understood(raw: Path, tmp_path: Pat
     assert set(buildings_of(splits["test"])) == {"ackerly"}
 
 
+def test_buildings_file_changed_in_place_is_refused(
+    raw: Path, tmp_path: Path, buildings: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(raw, tmp_path / "raw")
+    main(command(tmp_path / "raw", "--buildings", buildings))
+    before = snapshot(tmp_path / "raw")
+    buildings.write_text(buildings.read_text().replace("brown val", "brown train"))
+    assert_refused(
+        command(tmp_path / "raw", "--buildings", buildings),
+        r"other sources \(buildings was sha256 .*or remove taskonomy.json, semseg_prior_factor.npy, semseg_counts, "
+        "prepared.json from it, and nothing else",
+        capsys,
+    )
+    assert snapshot(tmp_path / "raw") == before
+
+
 def test_small_test_split_is_drawn_from_a_large_one() -> None:
     rows = [[str(number)] for number in range(2500)]
     splits = taskonomy.split_views({"train": rows[:10], "val": [], "test": rows})
@@ -197,6 +232,15 @@ def forget_a_building(raw: Path, buildings: Path) -> None:
     buildings.write_text("ackerly train\nbrown val\ncastor trian\n")
 
 
+def name_a_building_twice(raw: Path, buildings: Path) -> None:
+    buildings.write_text(buildings.read_text() + "brown test\n")
+
+
+def flag_a_building_twice(raw: Path, buildings: Path) -> None:
+    lines = ["id,train,val,test", "ackerly,1,0,0", "brown,0,1,0", "castor,1,0,1", "darden,0,0,1"]
+    buildings.write_text("\n".join(lines))
+
+
 def leave_no_test(raw: Path, buildings: Path) -> None:
     buildings.write_text("".join(f"{building} train\n" for building in BUILDINGS))
 
@@ -217,6 +261,8 @@ def write_somebody_elses_index(raw: Path, buildings: Path) -> None:
         (spoil_class, "castor/point_1_.* holds the value 18"),
         (spoil_picture, "castor/point_1_.* is not a whole image"),
         (forget_a_building, "gives no split train, val or test for building castor, darden: add"),
+        (name_a_building_twice, "puts building brown into val and into test: leave it in one"),
+        (flag_a_building_twice, "puts building castor into train and into test: leave it in one"),
         (leave_no_test, "leaves train or test without any building"),
         (remove_file, "buildings.txt cannot be read"),
         (write_somebody_elses_index, "already holds taskonomy.json, not prepared by this program"),

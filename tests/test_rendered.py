@@ -1,6 +1,7 @@
 """Rendered data sets as folders, whatever their format: whole or not there, the same whoever makes them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,15 @@ def test_what_was_interrupted_is_finished_by_another_call(
         assert LAST_FILES[form] not in contents(folder)
         writer(form)(folder, SIZES, seed=5)
         assert contents(folder) == expected
+
+
+def test_leftovers_of_a_killed_call_are_removed(data_sets: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(data_sets["nyu_v2"], tmp_path / "set")
+    (tmp_path / "set" / LAST_FILES["nyu_v2"]).unlink()
+    for place in ("set", "set/depth"):
+        (tmp_path / place / f".{'0f' * 16}.tmp").touch()
+    writer("nyu_v2")(tmp_path / "set", SIZES, seed=5)
+    assert contents(tmp_path / "set") == contents(data_sets["nyu_v2"])
 
 
 def stop_after(count: int) -> Callable[[Path], None]:

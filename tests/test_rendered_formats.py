@@ -166,7 +166,7 @@ def test_cityscapes_gives_back_the_frame(cityscapes_set: Path) -> None:
 
 
 def test_cityscapes_labels_are_complete_and_nested() -> None:
-    tables = cityscapes.label_tables()
+    tables = cityscapes.tables_of_rooms()
     assert list(tables) == [2, 7, 19]
     for count, table in tables.items():
         assert set(table[:40].tolist()) == set(range(count))

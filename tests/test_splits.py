@@ -1,5 +1,6 @@
 """Splits: how what a data root lists is completed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def test_held_out_samples_are_never_those_of_the_test() -> None:
         assert sorted(members["train1"] + members["train2"]) == members["train"]
 
 
+@pytest.mark.parametrize("listed", [[51, 50], [60, 50], [50], [60, 61, 70]])
+def test_a_listed_val_that_holds_any_test_sample_is_replaced(listed: list[int]) -> None:
+    members = completed("held_out", train=TRAIN, val=listed, test=[50, 51], test_small=[70])
+    assert members["val"] == divide(TRAIN, 0.1)[1]
+    assert not set(members["val"]) & set(members["train"])
+
+
 def test_listed_parts_lose_what_is_held_out() -> None:
     members = completed("held_out", train=TRAIN, train1=TRAIN[:30], train2=TRAIN[30:], val=[3, 35], test=[50])
     assert members["train1"] == [sample for sample in range(30) if sample != 3]
@@ -44,6 +52,33 @@ def test_a_division_is_random_but_always_the_same() -> None:
     assert rest == sorted(rest) != TRAIN[-8:]
     assert divide(TRAIN, 0.2) == (most, rest)
     assert [len(part) for part in divide(["a", "b"], 0.01)] == [1, 1]
+
+
+def test_divisions_are_those_of_every_version() -> None:
+    """Runs of one version must be resumed and retrained by the next: these numbers may not change."""
+    assert divide(range(10), 0.2) == ([0, 1, 2, 3, 5, 7, 8, 9], [4, 6])
+    assert divide(TRAIN, 0.2)[1] == [2, 3, 4, 11, 23, 24, 27, 34]
+    assert divide(TRAIN, 0.1)[1] == [4, 11, 24, 27]
+
+
+def test_members_of_one_identity_stay_together() -> None:
+    words = [f"word {number % 20}" for number in range(40)]
+    assert divide(range(40), 0.1, identity=words.__getitem__)[1] == [4, 7, 11, 24, 27, 31]  # 4, 11, 24, 27 are drawn
+    for validation, parts in (("test", ("train1", "train2")), ("held_out", ("train1", "train2", "val"))):
+        listed = Splits("list", {"train": TRAIN, "test": [50]}, identity=lambda number: number % 20)
+        members = complete_splits(listed, validation).members
+        assert sorted(number for part in parts for number in members[part]) == TRAIN
+        for part in parts:
+            assert sorted({number % 20 for number in members[part]}) == members[part][: len(members[part]) // 2]
+
+
+def test_listed_val_leaves_train_by_identity() -> None:
+    listed = Splits("list", {"train": TRAIN, "val": [103], "test": [54]}, identity=lambda number: number % 50)
+    members = complete_splits(listed, "held_out").members
+    assert members["val"] == [103]
+    assert members["train"] == [number for number in TRAIN if number != 3]
+    shared = replace(listed, members={**listed.members, "test": [53]})
+    assert members["val"] != complete_splits(shared, "held_out").members["val"] == divide(TRAIN, 0.1)[1]
 
 
 def test_unknown_and_empty_splits_are_refused_by_name() -> None:

@@ -12,6 +12,7 @@ import pytest
 from dataloaders import open_dataset
 from dataloaders.options import DataOptions
 from dataloaders.taskonomy import AUGMENTATIONS, CLASS_WEIGHTS_FILE, SPLIT_FILE, Taskonomy
+from utils.config import DataloadSection
 from utils.errors import UserError
 
 TARGETS = ("seg", "normal", "depth", "keypoint", "edge")
@@ -176,7 +177,8 @@ def test_geometric_augmentation_divides_linear_depth_and_keeps_its_validity(tmp_
 
 def test_a_run_opens_it_by_name(tmp_path: Path) -> None:
     root = write_root(tmp_path, {"a": make_files(0)})
-    options = DataOptions(root, {"seg": 17, "normal": 3, "depth": 1, "keypoint": 1, "edge": 1}, crop_size=(64, 48))
+    settings = DataloadSection(dataset="Taskonomy", dataroot=str(root), crop_h=64, crop_w=48)
+    options = DataOptions.of(settings, {"seg": 17, "normal": 3, "depth": 1, "keypoint": 1, "edge": 1}, seed=0)
     assert open_dataset("Taskonomy", options, "train", training=True)[(0, 0)]["edge"].shape == (1, 64, 48)
     assert open_dataset("Taskonomy", options, "val", training=False)[(0, 0)]["edge"].shape == (1, 256, 256)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 def script_parser(description: str) -> ArgumentParser:
     """A parser with `--config`, `--gpus` and `--set`; `description` is shown as it is laid out."""
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration, see yamls/")
+    add_configuration(parser)
     parser.add_argument(
         "--gpus",
         type=int,
@@ -17,6 +17,12 @@ def script_parser(description: str) -> ArgumentParser:
         metavar="N",
         help="GPU to run on; -1 asks for the CPU, which is also taken where there is no CUDA device (default: 0)",
     )
+    return parser
+
+
+def add_configuration(parser: ArgumentParser) -> None:
+    """Add `--config` and `--set`."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration, see yamls/")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -25,7 +31,6 @@ def script_parser(description: str) -> ArgumentParser:
         metavar="KEY=VALUE",
         help="values that win over the file, such as train.batch_size=8 or seed=[1,2]; typed as in YAML",
     )
-    return parser
 
 
 def add_exp_ids(parser: ArgumentParser, default: str, purpose: str) -> None:

@@ -17,7 +17,7 @@ from dataloaders.check.tables import format_summaries, sample_texts
 from dataloaders.check.targets import configured_targets
 from dataloaders.check.wholes import check_wholes
 from dataloaders.options import DataOptions
-from utils.command_line import not_negative
+from utils.command_line import add_configuration, not_negative
 from utils.config import TestingConfig, load_config
 from utils.errors import UserError, exit_on_user_error
 
@@ -27,15 +27,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     parser = ArgumentParser(
         prog="python -m dataloaders.check", description=__doc__, formatter_class=RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML configuration, see yamls/")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="values that win over the file, such as dataload.dataroot=FOLDER",
-    )
+    add_configuration(parser)
     parser.add_argument(
         "--workers", type=not_negative, default=os.cpu_count(), metavar="N", help="processes (default: one per core)"
     )

@@ -59,7 +59,7 @@ def list_fdu_mtl(options: DataOptions, targets: Targets, findings: Findings) -> 
             own,
             TextReader(domain, vocabulary, options.max_tokens),
             {domain: targets[domain]},
-            identity=words_of,
+            identity=own.identity,
             repeats_are_faults=False,
         )
         for domain, own in splits.items()
@@ -73,8 +73,3 @@ def list_reviews(options: DataOptions, domain: str, findings: Findings) -> Split
     if None in [findings.attempt(fdu_mtl.read_reviews, file, num_classes) for file in files if file.is_file()]:
         return None
     return findings.attempt(fdu_mtl.resolve_splits, options.dataroot, domain, num_classes, options.validation)
-
-
-def words_of(review: Review) -> str:
-    """The words of a review."""
-    return review.text

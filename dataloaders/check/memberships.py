@@ -77,11 +77,12 @@ def shared(identities: Identities, source: object) -> list[str]:
 
 
 def tolerated(identities: Identities, source: object) -> list[str]:
-    """A sentence that counts what `repeated` and `shared` would name."""
+    """A sentence that counts what `repeated` and `shared` would name; val is held out of train, or test itself."""
+    train, test = union(identities, TRAINING), identities.get("test", [])
     twice = sum(count > 1 for count in Counter(identities.get("train", ())).values())
-    common = len(union(identities, TRAINING) & union(identities, EVALUATION))
-    counts = [f"{twice} of train more than once"] if twice else []
-    counts += [f"{common} of training in val or test as well"] if common else []
+    common = sum(name in train for name in test)
+    counts = [f"{twice} samples of train more than once"] if twice else []
+    counts += [f"{common} of the {len(test)} samples of test in training as well"] if common else []
     return [f"{source} lists {' and '.join(counts)}"] if counts else []
 
 

@@ -7,7 +7,7 @@
 The official test images have no public labels: the folder val becomes the split test, as in the release.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +15,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dataloaders.cityscapes import FILES_OF_A_FRAME, SPLIT_FILE
+from dataloaders.cityscapes import FILES_OF_A_FRAME, SPLIT_FILE, Hierarchy, label_tables
 from dataloaders.frames import read_channel, read_image, refuse_other_sizes
-from dataloaders.prepare.output import (
-    Prepared,
-    carry_out,
-    claim_folder,
-    refuse_missing,
-    whole,
-    write_index,
-)
+from dataloaders.prepare.output import Prepared, claim_folder, place_of, refuse_missing_sources, whole, write_index
+from dataloaders.processes import carry_out
 from dataloaders.splits import Splits, divide_train
 from dataloaders.writing import write_array
 from utils.errors import UserError
@@ -34,17 +28,17 @@ SPLITS = {"train": "train", "test": "val"}
 
 HEIGHT, WIDTH = 256, 512
 
-CATEGORIES: dict[str, dict[str, int]] = {
-    "flat": {"road": 7, "sidewalk": 8},
-    "construction": {"building": 11, "wall": 12, "fence": 13},
-    "object": {"pole": 17, "traffic light": 19, "traffic sign": 20},
-    "nature": {"vegetation": 21, "terrain": 22},
-    "sky": {"sky": 23},
-    "human": {"person": 24, "rider": 25},
-    "vehicle": {"car": 26, "truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33},
+CATEGORIES: Hierarchy = {
+    "flat": {"road": (7,), "sidewalk": (8,)},
+    "construction": {"building": (11,), "wall": (12,), "fence": (13,)},
+    "object": {"pole": (17,), "traffic light": (19,), "traffic sign": (20,)},
+    "nature": {"vegetation": (21,), "terrain": (22,)},
+    "sky": {"sky": (23,)},
+    "human": {"person": (24,), "rider": (25,)},
+    "vehicle": {"car": (26,), "truck": (27,), "bus": (28,), "train": (31,), "motorcycle": (32,), "bicycle": (33,)},
 }
-"""Category (7) -> class (19) -> id. Numbers are places in this order, which is that of the official table's category
-ids and train ids. Ids that are not here (void, and the classes too rare to be evaluated) are ignored."""
+"""Category (7) -> class (19) -> its id. Numbers are places in this order, which is that of the official table's
+category ids and train ids. Ids that are not here (void, and the classes too rare to be evaluated) are ignored."""
 
 LARGEST_ID = 33
 FOREGROUND = ("human", "vehicle")
@@ -73,11 +67,11 @@ def prepare_cityscapes(raw: Path, output: Path, num_workers: int) -> Prepared:
     """
     views = {split: list_views(raw, folder) for split, folder in SPLITS.items()}
     every_view = [view for own in views.values() for view in own]
-    refuse_missing(
+    refuse_missing_sources(
         [path for view in every_view for path in sources_of_view(raw, view).values()],
         "unpack leftImg8bit, gtFine and disparity, whole, into the same folder",
     )
-    claim_folder(output, [*FILES_OF_A_FRAME, SPLIT_FILE], {"raw": raw.resolve()})
+    claim_folder(output, [*FILES_OF_A_FRAME, SPLIT_FILE], {"raw": place_of(raw, output)})
 
     unfinished = [view for view in every_view if not whole(output, files_of_view(view))]
     carry_out(partial(prepare_view, raw, output), unfinished, num_workers, "frames")
@@ -90,8 +84,10 @@ def list_views(raw: Path, folder: str) -> list[View]:
     """The frames of a folder (train or val) of leftImg8bit, in the order of their names; UserError if none."""
     images = raw / "leftImg8bit" / folder
     ending = "_leftImg8bit.png"
+    # Names with a dot before them are not the data set's: macOS leaves such beside files that it packs.
     views = [
-        View(f"{folder}/{path.parent.name}", path.name.removesuffix(ending)) for path in images.glob(f"*/*{ending}")
+        View(f"{folder}/{path.parent.name}", path.name.removesuffix(ending))
+        for path in images.glob(f"[!.]*/[!.]*{ending}")
     ]
     if not views:
         raise UserError(
@@ -132,7 +128,7 @@ def prepare_view(raw: Path, output: Path, view: View) -> None:
     arrays = [
         resize_image(frame["img"]),
         inverse_depth(resize_targets(frame["disparity"]))[..., None],
-        *(table[ids] for table in label_tables()),
+        *(table[ids] for table in tables_of_ids().values()),
     ]
     for file, array in zip(files_of_view(view), arrays, strict=True):
         write_array(output / file, array)
@@ -160,12 +156,6 @@ def inverse_depth(stored: np.ndarray) -> np.ndarray:
 
 
 @cache
-def label_tables() -> Sequence[np.ndarray]:
-    """The labels of every id, on the levels of 2, 7 and 19 classes: [34] int8 each, -1 ignore."""
-    of_2, of_7, of_19 = (np.full(LARGEST_ID + 1, -1, np.int8) for _ in range(3))
-    classes = [(category, identity) for category, own in CATEGORIES.items() for identity in own.values()]
-    for label, (category, identity) in enumerate(classes):
-        of_2[identity] = category in FOREGROUND
-        of_7[identity] = list(CATEGORIES).index(category)
-        of_19[identity] = label
-    return of_2, of_7, of_19
+def tables_of_ids() -> Mapping[int, np.ndarray]:
+    """Number of classes (2, 7, 19) -> the label of each id: [34] int8, -1 ignore."""
+    return label_tables(CATEGORIES, FOREGROUND, LARGEST_ID + 1)

@@ -11,8 +11,9 @@ from dataloaders.domainnet import SPLIT_FILE, LabelledImage, read_list
 from dataloaders.prepare.output import (
     Prepared,
     claim_folder,
-    refuse_missing,
-    refuse_no_folder,
+    place_of,
+    refuse_missing_sources,
+    refuse_no_raw_folder,
     way_to,
     write_if_new,
     write_index,
@@ -38,8 +39,8 @@ def prepare_domainnet(raw: Path, output: Path) -> Prepared:
     train: Lists = {domain: read_list(raw / f"{domain}_train.txt") for domain in domains}
     test: Lists = {domain: read_list(raw / f"{domain}_test.txt") for domain in domains}
     images = [image.file for lists in (train, test) for own in lists.values() for image in own]
-    refuse_missing([raw / image for image in images], f"unpack all domains, whole, into {raw}")
-    claim_folder(output, [SPLIT_FILE, "train.txt", "test.txt"], {"raw": raw.resolve()})
+    refuse_missing_sources([raw / image for image in images], f"unpack all domains, whole, into {raw}")
+    claim_folder(output, [SPLIT_FILE, "train.txt", "test.txt"], {"raw": place_of(raw, output)})
 
     for name, lists in {"train.txt": train, "test.txt": test}.items():
         write_if_new(output / name, joined_lines(lists, raw, output).encode())
@@ -50,8 +51,8 @@ def prepare_domainnet(raw: Path, output: Path) -> Prepared:
 
 def find_domains(raw: Path) -> list[str]:
     """The domains that have a list for training; UserError if there is none."""
-    refuse_no_folder(raw, "DomainNet's domains and their lists, {domain}_train.txt and {domain}_test.txt")
-    domains = sorted(path.name.removesuffix("_train.txt") for path in raw.glob("*_train.txt"))
+    refuse_no_raw_folder(raw, "DomainNet's domains and their lists, {domain}_train.txt and {domain}_test.txt")
+    domains = sorted(path.name.removesuffix("_train.txt") for path in raw.glob("[!.]*_train.txt"))
     if not domains:
         raise UserError(f"{raw} holds no {{domain}}_train.txt: put the lists of the download beside its domains")
     return domains

@@ -13,6 +13,7 @@ A normal is fitted to the filled-in depth, as in the release, but kept only wher
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -20,8 +21,9 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 
 from dataloaders.nyu_v2 import SPLIT_FILE, UNMEASURED_DEPTH
-from dataloaders.prepare.output import Prepared, carry_out, claim_folder, whole, write_index
+from dataloaders.prepare.output import Prepared, claim_folder, digest_of, stamp_of, whole, write_index
 from dataloaders.prepare.surface_normals import Intrinsics, surface_normals
+from dataloaders.processes import carry_out
 from dataloaders.splits import Splits, divide_train
 from dataloaders.writing import masked_normal_colours, write_array, write_png
 from utils.errors import UserError
@@ -32,7 +34,20 @@ IGNORE_LABEL = 255
 CAMERA = Intrinsics(518.857901, 519.469611, 325.582449 - 0.5, 253.736166 - 0.5)
 """Of frames of 480x640. The data set's toolbox counts pixels from 1, so that its first centre is at 1, here 0.5."""
 
-LABELED_AXES = {"images": 4, "depths": 3, "labels": 3}
+
+class ArrayForm(NamedTuple):
+    """What an array of the file must be like."""
+
+    num_axes: int
+    numbers: type[np.generic]
+
+
+LABELED_FORMS: dict[str, ArrayForm] = {
+    "images": ArrayForm(4, np.uint8),
+    "depths": ArrayForm(3, np.floating),
+    "labels": ArrayForm(3, np.unsignedinteger),
+    "rawDepths": ArrayForm(3, np.floating),
+}
 
 
 def prepare_nyu_v2(labeled: Path, splits: Path, classes: Path, output: Path, num_workers: int) -> Prepared:
@@ -51,7 +66,7 @@ def prepare_nyu_v2(labeled: Path, splits: Path, classes: Path, output: Path, num
     class_table = read_class_table(classes)
     every_number = sorted({*numbers["train"], *numbers["test"]})
     check_labeled(labeled, last_number=every_number[-1])
-    sources = {"labeled": labeled.resolve(), "splits": splits.resolve(), "classes": classes.resolve()}
+    sources = {"labeled": stamp_of(labeled), "splits": digest_of(splits), "classes": digest_of(classes)}
     claim_folder(output, ["img", "seg", "normal_mask", "depth", SPLIT_FILE], sources)
 
     unfinished = [number for number in every_number if not whole(output, files_of_frame(number))]
@@ -89,17 +104,42 @@ def prepare_frame(labeled: Path, class_table: np.ndarray, output: Path, number: 
 
 
 def check_labeled(path: Path, last_number: int) -> None:
-    """Raise a `UserError` where the file is no `nyu_depth_v2_labeled.mat` with so many frames."""
+    """Raise a `UserError` where the file is no `nyu_depth_v2_labeled.mat` with so many frames, all of one size."""
+    shapes = read_labeled_shapes(path)
+    num_frames, _, width, height = shapes["images"]
+    for name, shape in shapes.items():
+        expected = (num_frames, 3, width, height) if name == "images" else (num_frames, width, height)
+        if shape != expected:
+            raise UserError(
+                f"{name!r} of {path} is {list(shape)}, but beside its 'images' must be {list(expected)}: give the "
+                "whole nyu_depth_v2_labeled.mat"
+            )
+    if num_frames < last_number:
+        raise UserError(
+            f"{path} has {num_frames} frames, but the splits name frame {last_number}: give the splits that belong to "
+            "this file"
+        )
+
+
+def read_labeled_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of `LABELED_FORMS`; UserError where one but rawDepths is missing, or not of its form."""
+    shapes = {}
     with _open_labeled(path) as file:
-        for name, axes in LABELED_AXES.items():
-            shape = file[name].shape if isinstance(file.get(name), h5py.Dataset) else None
-            if shape is None or len(shape) != axes:
-                raise UserError(f"{path} lacks {name!r} with {axes} axes: give nyu_depth_v2_labeled.mat")
-            if shape[0] < last_number:
+        for name, form in LABELED_FORMS.items():
+            if name == "rawDepths" and name not in file:
+                continue
+            array = file.get(name)
+            if (
+                not isinstance(array, h5py.Dataset)
+                or array.ndim != form.num_axes
+                or not np.issubdtype(array.dtype, form.numbers)
+            ):
                 raise UserError(
-                    f"{path} has {shape[0]} frames in {name!r}, but the splits name frame {last_number}: give the "
-                    "splits that belong to this file"
+                    f"{path} lacks {name!r} with {form.num_axes} axes of type {form.numbers.__name__}: give "
+                    "nyu_depth_v2_labeled.mat"
                 )
+            shapes[name] = array.shape
+    return shapes
 
 
 def read_frame(path: Path, number: int) -> Mapping[str, np.ndarray]:
@@ -107,7 +147,7 @@ def read_frame(path: Path, number: int) -> Mapping[str, np.ndarray]:
     [H, W] bool."""
     with _open_labeled(path) as file:
         try:
-            arrays = {name: file[name][number - 1].T for name in (*LABELED_AXES, "rawDepths") if name in file}
+            arrays = {name: file[name][number - 1].T for name in LABELED_FORMS if name in file}
         except OSError as error:
             raise UserError(f"frame {number} of {path} cannot be read ({error}): download the file again") from error
     present = np.isfinite(arrays["depths"]) & (arrays["depths"] > UNMEASURED_DEPTH)
@@ -143,13 +183,14 @@ def read_class_table(path: Path) -> np.ndarray:
 def read_official_splits(path: Path) -> dict[str, list[int]]:
     """Split ("train", "test") -> the numbers of its frames, from 1, in ascending order.
 
-    Raises: UserError if the file holds no such splits, or a frame is in both.
+    Raises: UserError if the file holds no such splits, or names a frame twice.
     """
     numbers = {
         "train": sorted(read_matlab_numbers(path, "trainNdxs")),
         "test": sorted(read_matlab_numbers(path, "testNdxs")),
     }
-    if min(map(min, numbers.values())) < 1 or set(numbers["train"]) & set(numbers["test"]):
+    named = [*numbers["train"], *numbers["test"]]
+    if min(named) < 1 or len(set(named)) < len(named):
         raise UserError(f"{path} must name every frame, counted from 1, at most once: give the official splits.mat")
     return numbers
 

@@ -1,30 +1,28 @@
-"""The habits of all preparations: a folder's record, work that goes on where it stopped, an index that comes last.
+"""The habits of all preparations: a folder's record, files that are not made twice, an index that comes last.
 
 Sources are only read. Every file is whole or not there, so what is there need not be made again; the list of splits
 (the index) is written when all else is there. `prepared.json` says what a folder was prepared from: without it,
 files that a preparation would write are somebody else's, and are left alone.
 """
 
+import hashlib
 import io
-import multiprocessing
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
+from dataloaders.writing import remove_unfinished
 from utils.errors import UserError
 from utils.files import read_json, replacing, write_json
-from utils.progress import progress_bar
 
 RECORD_FILE = "prepared.json"
 
 RECIPE = 1
 """To be raised whenever the same sources give other files, so that a folder never mixes two kinds."""
-
-Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 class Prepared(NamedTuple):
@@ -35,58 +33,72 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...] = ()  # sentences the user should read
 
 
-def claim_folder(folder: Path, names: Collection[str], sources: Mapping[str, Path | str]) -> None:
+def claim_folder(folder: Path, names: Sequence[str], sources: Mapping[str, str]) -> None:
     """Record in a folder what it is prepared from, before anything else is written.
+
+    What an earlier run that was killed left half-written is removed.
 
     Args:
         names: the files and folders that are going to be made in it.
-        sources: what decides their content; the folder's earlier preparations, if any, must have had the same.
+        sources: what decides their content, each by its place, its digest or its stamp; the folder's earlier
+            preparations, if any, must have had the same.
 
     Raises: UserError where they had not, or where one of the names exists and no preparation made it.
     """
-    origin: dict[str, Any] = {name: str(source) for name, source in sources.items()} | {"recipe": RECIPE}
+    origin: dict[str, Any] = {**sources, "recipe": RECIPE}
     record = folder / RECORD_FILE
     if record.is_file():
-        found = read_json(record)
-        if found != origin:
-            raise UserError(
-                f"{folder} was prepared from something else ({found} in {RECORD_FILE}, not {origin}): name another "
-                "folder, or delete this one"
-            )
-        _remove_leftovers(folder, names)
-        return
+        refuse_other_origin(folder, names, read_json(record), origin)
+    else:
+        refuse_taken(folder, names)
+        write_json(record, origin)
+    for place in (folder, *(folder / name for name in names)):
+        remove_unfinished(place.glob(".*.tmp"))
+
+
+def refuse_other_origin(folder: Path, names: Sequence[str], found: Any, origin: Mapping[str, Any]) -> None:
+    """Raise a `UserError` that names the sources which differ from the recorded ones, and what was made of those."""
+    recorded = found if isinstance(found, dict) else {}
+    differences = [
+        f"{name} was {recorded.get(name)}, now is {origin.get(name)}"
+        for name in {**origin, **recorded}
+        if recorded.get(name) != origin.get(name)
+    ]
+    if differences:
+        # The folder may be the download itself: no more than what a preparation made may be given up.
+        made = [name for name in (*names, RECORD_FILE) if (folder / name).exists()]
+        raise UserError(
+            f"{folder} was prepared from other sources ({'; '.join(differences)}): bring those back, name another "
+            f"OUTPUT, or remove {', '.join(made)} from it, and nothing else, to prepare it anew"
+        )
+
+
+def refuse_taken(folder: Path, names: Sequence[str]) -> None:
+    """Raise a `UserError` where one of the names exists."""
     taken = [name for name in names if (folder / name).exists()]
     if taken:
         raise UserError(
             f"{folder} already holds {', '.join(taken)}, not prepared by this program: name another folder, or move "
             "them away"
         )
-    write_json(record, origin)
 
 
-def _remove_leftovers(folder: Path, names: Collection[str]) -> None:
-    # A process that was killed had no time to remove the files that it was writing (`utils.files.replacing`).
-    for name in names:
-        for unfinished in (folder / name).glob(".*.tmp"):
-            unfinished.unlink()
+def place_of(raw: Path, output: Path) -> str:
+    """Where the folder of raw data is, seen from the output folder, "." where both are one: moving them together
+    changes nothing."""
+    return os.path.relpath(raw.resolve(), output.resolve())
 
 
-def carry_out(job: Callable[[Item], Result], items: Sequence[Item], num_workers: int, title: str) -> list[Result]:
-    """Do a job for every item, in this or in several processes; results in order.
-
-    Raises: UserError of the first job that fails; what other jobs have made stays.
-    """
-    if num_workers <= 1 or len(items) <= 1:
-        return [job(item) for item in progress_bar(items, title)]
-    # The processes share the cores already. NumPy's libraries read this when the new processes load them.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(num_workers, len(items)), initializer=_use_one_thread) as pool:
-        return list(progress_bar(pool.imap(job, items), title, total=len(items)))
+def digest_of(path: Path) -> str:
+    """The digest of a small file's content, by which another content is known."""
+    return f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
-def _use_one_thread() -> None:
-    cv2.setNumThreads(1)
+def stamp_of(path: Path) -> str:
+    """Size and time of the last change of a file that is too large to be read for its digest."""
+    status = path.stat()
+    changed = datetime.fromtimestamp(status.st_mtime, tz=timezone.utc)
+    return f"{status.st_size} bytes of {changed:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def whole(folder: Path, files: Sequence[str]) -> bool:
@@ -116,17 +128,17 @@ def array_file(array: np.ndarray) -> bytes:
 
 def way_to(raw: Path, output: Path) -> str:
     """What turns a path relative to `raw` into one relative to `output`: "../raw/", or "" where both are one folder."""
-    way = os.path.relpath(raw.resolve(), output.resolve())
-    return "" if way == os.curdir else f"{way}/"
+    place = place_of(raw, output)
+    return "" if place == os.curdir else f"{place}/"
 
 
-def refuse_no_folder(folder: Path, content: str) -> None:
+def refuse_no_raw_folder(folder: Path, content: str) -> None:
     """Raise a `UserError` that says what a folder of raw data should hold, if it is none."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the one that holds {content}")
 
 
-def refuse_missing(paths: Sequence[Path], remedy: str) -> None:
+def refuse_missing_sources(paths: Sequence[Path], remedy: str) -> None:
     """Raise a `UserError` that counts the source files that do not exist, names the first ones and says what to do."""
     missing = [str(path) for path in paths if not os.path.isfile(path)]
     if missing:

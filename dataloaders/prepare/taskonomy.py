@@ -15,21 +15,22 @@ import numpy as np
 from dataloaders.prepare.output import (
     Prepared,
     array_file,
-    carry_out,
     claim_folder,
-    refuse_no_folder,
+    digest_of,
+    place_of,
+    refuse_no_raw_folder,
     way_to,
     write_if_new,
     write_index,
 )
+from dataloaders.processes import carry_out
 from dataloaders.splits import TRAIN2_SHARE, divide
 from dataloaders.taskonomy import (
     CLASS_WEIGHTS_FILE,
     FILES_OF_A_FRAME,
-    NUM_CLASSES,
     SPLIT_FILE,
+    count_class_pixels,
     prior_factor,
-    read_classes,
 )
 from utils.errors import UserError
 from utils.files import read_json, write_json
@@ -84,15 +85,18 @@ def prepare_taskonomy(raw: Path, output: Path, buildings: Path | None, num_worke
     Raises: UserError for sources that are missing, damaged or not of their form, and for an output folder that
     holds files of these names already.
     """
-    refuse_no_folder(raw, f"Tiny-Taskonomy's {', '.join(names[0] for names in FOLDERS.values())}")
+    refuse_no_raw_folder(raw, f"Tiny-Taskonomy's {', '.join(names[0] for names in FOLDERS.values())}")
     rows, incomplete = list_views(raw, output)
     of_buildings = group_by_building(rows)
     names = sorted(of_buildings)
     splits = read_building_splits(buildings, names) if buildings else divide_buildings(names, raw)
-    sources = {"raw": raw.resolve(), "buildings": buildings.resolve() if buildings else "divided at random"}
+    sources = {
+        "raw": place_of(raw, output),
+        "buildings": digest_of(buildings) if buildings else "divided at random",
+    }
     claim_folder(output, [SPLIT_FILE, CLASS_WEIGHTS_FILE, COUNTS_FOLDER], sources)
 
-    counts = count_classes(output, {name: of_buildings[name] for name in splits["train"]}, num_workers)
+    counts = count_buildings(output, {name: of_buildings[name] for name in splits["train"]}, num_workers)
     write_if_new(output / CLASS_WEIGHTS_FILE, array_file(prior_factor(counts)))
     members = split_views({split: [row for name in own for row in of_buildings[name]] for split, own in splits.items()})
     write_index(output / SPLIT_FILE, members)
@@ -131,11 +135,13 @@ def find_folder(raw: Path, kind: str) -> str:
 def list_pictures(raw: Path, folder: str) -> dict[Place, str]:
     """The pictures anywhere below a folder, by place; paths relative to `raw`, as text because there are millions."""
     found = {}
-    for parent, _, files in os.walk(raw / folder, followlinks=True):
+    for parent, folders, files in os.walk(raw / folder, followlinks=True):
+        # Names with a dot before them are not the data set's: macOS leaves such beside files that it packs.
+        folders[:] = [name for name in folders if not name.startswith(".")]
         building = os.path.relpath(parent, raw / folder)
         for file in files:
             view, domain, _ = file.partition("_domain_")
-            if domain and file.endswith(".png"):
+            if domain and file.endswith(".png") and not file.startswith("."):
                 found[Place(building, view)] = os.path.join(folder, building, file)
     return found
 
@@ -157,18 +163,19 @@ def read_building_splits(path: Path, names: Sequence[str]) -> dict[str, list[str
     The file is Taskonomy's own, "id,train,val,test" with a 1 in the column of the split, or has lines
     "building,split" (a blank or a tab serves as well as the comma). It may list more buildings than there are.
 
-    Raises: UserError if it cannot be read, leaves out a building, or leaves train or test without any.
+    Raises: UserError if it cannot be read, puts a building into two splits or leaves one out, or leaves train or
+    test without any.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): give a file with lines 'building,split'") from error
-    table = [line.replace(",", " ").split() for line in lines]
-    if ["id", "train", "val", "test"] in table:
-        table = [
-            [line[0], split] for line in table for split, flag in zip(SPLITS, line[1:], strict=False) if flag == "1"
-        ]
-    split_of = {line[0]: line[1] for line in table if len(line) == 2}
+    split_of: dict[str, str] = {}
+    for building, split in parse_building_lines(lines):
+        if split_of.setdefault(building, split) != split:
+            raise UserError(
+                f"{path} puts building {building} into {split_of[building]} and into {split}: leave it in one of them"
+            )
     unknown = [name for name in names if split_of.get(name) not in SPLITS]
     if unknown:
         raise UserError(
@@ -179,6 +186,16 @@ def read_building_splits(path: Path, names: Sequence[str]) -> dict[str, list[str
     if not splits["train"] or not splits["test"]:
         raise UserError(f"{path} leaves train or test without any building that is there: it needs one for each")
     return splits
+
+
+def parse_building_lines(lines: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs (building, split) of the lines of a file, as often as it names them."""
+    table = [line.replace(",", " ").split() for line in lines]
+    if ["id", *SPLITS] in table:
+        return [
+            (line[0], split) for line in table for split, flag in zip(SPLITS, line[1:], strict=False) if flag == "1"
+        ]
+    return [(line[0], line[1]) for line in table if len(line) == 2]
 
 
 def divide_buildings(names: Sequence[str], raw: Path) -> dict[str, list[str]]:
@@ -206,7 +223,7 @@ def split_views(splits: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
 # How frequent the classes are
 
 
-def count_classes(output: Path, buildings: Mapping[str, list[Row]], num_workers: int) -> np.ndarray:
+def count_buildings(output: Path, buildings: Mapping[str, list[Row]], num_workers: int) -> np.ndarray:
     """Pixels of each class in the pictures of the buildings, [17] int.
 
     Each building's are kept in a file of their own: what was counted once is not counted again.
@@ -221,10 +238,7 @@ def count_classes(output: Path, buildings: Mapping[str, list[Row]], num_workers:
 def count_building(output: Path, building: tuple[str, list[Row]]) -> None:
     """Write the counts of a building, given its name and its views: {"views": how many, "pixels": of each class}."""
     name, rows = building
-    pixels = np.zeros(NUM_CLASSES, int)
-    for row in rows:
-        classes = read_classes(output / row[FILES_OF_A_FRAME.index("seg")])
-        pixels += np.bincount(classes.ravel(), minlength=NUM_CLASSES)
+    pixels = count_class_pixels(output / row[FILES_OF_A_FRAME.index("seg")] for row in rows)
     write_json(_counts_file(output, name), {"views": len(rows), "pixels": pixels.tolist()})
 
 

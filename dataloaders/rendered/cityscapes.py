@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.cityscapes import SPLIT_FILE, label_tables
 from dataloaders.rendered.folders import (
     is_finished,
     numbers_of_splits,
@@ -79,7 +80,7 @@ def write_cityscapes(
     Raises: UserError for sizes out of range and for a folder that holds something else.
     """
     folder = Path(folder)
-    index_file = folder / "cityscape.json"
+    index_file = folder / SPLIT_FILE
     splits = numbers_of_splits(split_sizes)
     arguments = picture_arguments("cityscapes", split_sizes, height, width, seed, num_workers)
     if not is_finished(folder, arguments, index_file):
@@ -96,7 +97,7 @@ def write_cityscapes_frame(folder: Path, name: str, frame: Frame) -> list[str]:
     arrays = {
         "img": frame["img"].astype(np.float32) / 255,
         "depth": inverse_depth(frame["depth"], frame["depth_valid"])[..., None],
-        **{f"label{count}": labels[frame["seg"]] for count, labels in label_tables().items()},
+        **{f"label{count}": labels[frame["seg"]] for count, labels in tables_of_rooms().items()},
     }
     files = [f"{kind}/{name}.npy" for kind in arrays]
     for file, array in zip(files, arrays.values(), strict=True):
@@ -109,16 +110,10 @@ def inverse_depth(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.divide(1, SCALE * depth, out=np.zeros_like(depth), where=valid)
 
 
-def label_tables() -> dict[int, np.ndarray]:
-    """Number of classes (2, 7, 19) -> the label of each value of a frame's classes: [256] int8, -1 ignore.
-
-    The three are nested: every label is a function of the finer one.
-    """
-    tables = {count: np.full(IGNORE_LABEL + 1, -1, np.int8) for count in (2, 7, 19)}
-    labels = [(category, names) for category, classes in CATEGORIES.items() for names in classes.values()]
-    for label, (category, names) in enumerate(labels):
-        members = [CLASS_NAMES.index(name) for name in names]
-        tables[2][members] = category in FOREGROUND
-        tables[7][members] = list(CATEGORIES).index(category)
-        tables[19][members] = label
-    return tables
+def tables_of_rooms() -> dict[int, np.ndarray]:
+    """Number of classes (2, 7, 19) -> the label of each value of a frame's classes: [256] int8, -1 ignore."""
+    hierarchy = {
+        category: {label: [CLASS_NAMES.index(name) for name in names] for label, names in classes.items()}
+        for category, classes in CATEGORIES.items()
+    }
+    return label_tables(hierarchy, FOREGROUND, IGNORE_LABEL + 1)

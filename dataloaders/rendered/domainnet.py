@@ -10,10 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dataloaders.domainnet import SPLIT_FILE
+from dataloaders.processes import carry_out
 from dataloaders.rendered.folders import (
     domain_generator,
     is_finished,
-    map_samples,
     numbers_of_splits,
     picture_arguments,
     record_arguments,
@@ -119,14 +120,14 @@ def write_domainnet(
     Raises: UserError for sizes out of range and for a folder that holds something else.
     """
     folder = Path(folder)
-    index_file = folder / "DomainNet.json"
+    index_file = folder / SPLIT_FILE
     splits = numbers_of_splits(split_sizes)
     arguments = picture_arguments("domainnet", split_sizes, height, width, seed, num_workers)
     if is_finished(folder, arguments, index_file):
         return index_file
     record_arguments(folder, arguments)
     train, test = ([(domain, number) for domain in DOMAINS for number in splits[split]] for split in ("train", "test"))
-    lines = map_samples(partial(write_picture, folder, seed, height, width), [*train, *test], num_workers)
+    lines = carry_out(partial(write_picture, folder, seed, height, width), [*train, *test], num_workers, "rendering")
     write_text(folder / "train.txt", "".join(lines[: len(train)]))
     write_text(folder / "test.txt", "".join(lines[len(train) :]))
     write_json(index_file, line_indices(splits))

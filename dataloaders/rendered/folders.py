@@ -1,23 +1,22 @@
-"""What all rendered data sets share: samples by number, folders that are only ever whole, and processes.
+"""What all rendered data sets share: samples by number, and folders whose list of splits comes last.
 
 Sample i of a seed is the same whoever makes it: a generator keyed by seed and number makes all its draws.
 A folder holds its own arguments in `rendered.json`; the list of its splits is written when all else is there.
 """
 
 import json
-import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import cv2
 import numpy as np
 
+from dataloaders.processes import carry_out
 from dataloaders.rooms.view import Frame, render_frame
+from dataloaders.writing import remove_unfinished
 from utils.errors import UserError
 from utils.files import write_json
-from utils.progress import progress_bar
 
 ARGUMENTS_FILE = "rendered.json"
 
@@ -120,7 +119,11 @@ def read_record(record: Path) -> dict[str, Any]:
 
 
 def record_arguments(folder: Path, arguments: dict[str, Any]) -> None:
-    """Say in the folder, before anything else is in it, what it is going to hold."""
+    """Say in the folder, before anything else is in it, what it is going to hold.
+
+    What an earlier call that was killed left half-written is removed.
+    """
+    remove_unfinished(folder.rglob(".*.tmp"))
     write_json(folder / ARGUMENTS_FILE, arguments)
 
 
@@ -149,7 +152,7 @@ def render_rooms(
     size = arguments["height"], arguments["width"]
     write = partial(render_to_files, write_frame, folder, arguments["seed"], *size)
     numbers = sorted({number for numbers in splits.values() for number in numbers})
-    files = dict(zip(numbers, map_samples(write, numbers, num_workers), strict=True))
+    files = dict(zip(numbers, carry_out(write, numbers, num_workers, "rendering"), strict=True))
     return {split: [files[number] for number in numbers] for split, numbers in splits.items()}
 
 
@@ -158,22 +161,3 @@ def render_to_files(
 ) -> list[str]:
     """Render a frame and write its files; returns their paths relative to the folder."""
     return write_frame(folder, f"{number:07d}", render_frame(seed, number, height, width))
-
-
-# -------------------------------------------------------------------------------------------- processes
-
-Item, Result = TypeVar("Item"), TypeVar("Result")
-
-
-def map_samples(write: Callable[[Item], Result], items: Sequence[Item], num_workers: int) -> list[Result]:
-    """Call the function for every item, in this or in several processes; results in order."""
-    if num_workers <= 1:
-        return [write(item) for item in progress_bar(items, "rendering")]
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(num_workers, initializer=use_one_thread) as pool:
-        return list(progress_bar(pool.imap(write, items, chunksize=4), "rendering", total=len(items)))
-
-
-def use_one_thread() -> None:
-    """Keep OpenCV to one thread: the processes share the cores already."""
-    cv2.setNumThreads(1)

@@ -3,11 +3,12 @@
 from functools import partial
 from pathlib import Path
 
+from dataloaders.nyu_v2 import SPLIT_FILE
+from dataloaders.processes import carry_out
 from dataloaders.rendered.folders import (
     check_not_negative,
     check_picture,
     is_finished,
-    map_samples,
     numbers_of_splits,
     picture_arguments,
     render_rooms,
@@ -36,7 +37,7 @@ def write_nyu_v2(
     Raises: UserError for sizes out of range and for a folder that holds something else.
     """
     folder = Path(folder)
-    index_file = folder / "nyu_v2_3task.json"
+    index_file = folder / SPLIT_FILE
     splits = numbers_of_splits(split_sizes)
     arguments = picture_arguments("nyu_v2", split_sizes, height, width, seed, num_workers)
     if not is_finished(folder, arguments, index_file):
@@ -62,4 +63,4 @@ def write_samples(folder: str | Path, count: int = 4, height: int = 480, width: 
     check_picture(height, width)
     check_not_negative(seed=seed)
     write = partial(render_to_files, write_nyu_v2_frame, Path(folder), seed, height, width)
-    map_samples(write, range(count), num_workers=0)
+    carry_out(write, range(count), 0, "rendering")

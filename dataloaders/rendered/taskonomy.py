@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dataloaders.rendered.folders import (
@@ -14,7 +13,7 @@ from dataloaders.rendered.folders import (
 )
 from dataloaders.rooms.pieces import CLASS_NAMES
 from dataloaders.rooms.view import IGNORE_LABEL, Frame
-from dataloaders.taskonomy import CLASS_WEIGHTS_FILE, prior_factor
+from dataloaders.taskonomy import CLASS_WEIGHTS_FILE, SPLIT_FILE, count_class_pixels, prior_factor
 from dataloaders.writing import normals_to_colours, write_array, write_png
 from utils.files import write_json
 
@@ -69,12 +68,12 @@ def write_taskonomy(
     Raises: UserError for sizes out of range and for a folder that holds something else.
     """
     folder = Path(folder)
-    index_file = folder / "taskonomy.json"
+    index_file = folder / SPLIT_FILE
     splits = taskonomy_splits(split_sizes)
     arguments = picture_arguments("taskonomy", split_sizes, height, width, seed, num_workers)
     if not is_finished(folder, arguments, index_file):
         files = render_rooms(folder, arguments, splits, write_taskonomy_frame, num_workers)
-        counts = count_classes([folder / seg for _, seg, *_ in files["train"]])
+        counts = count_class_pixels(folder / seg for _, seg, *_ in files["train"])
         write_array(folder / CLASS_WEIGHTS_FILE, prior_factor(counts))
         write_json(index_file, files)
     return index_file
@@ -114,12 +113,3 @@ def class_table() -> np.ndarray:
     for number, names in enumerate(CLASSES.values()):
         table[[CLASS_NAMES.index(name) for name in names]] = number + 1
     return table
-
-
-def count_classes(files: list[Path]) -> np.ndarray:
-    """Pixels of each class in written pictures of classes: [17] int."""
-    counts = np.zeros(len(CLASSES), int)
-    for file in files:
-        values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        counts += np.bincount(np.maximum(values, 1).ravel() - 1, minlength=len(CLASSES))
-    return counts
