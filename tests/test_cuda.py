@@ -3,36 +3,36 @@
 import json
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from dataloaders.rendered import write_nyu_v2
-from envs.metrics import (
-    DepthRelease,
-    DepthStandard,
-    NormalsRelease,
-    NormalsStandard,
-    SegmentationRelease,
-    SegmentationStandard,
-)
+from envs.losses import Batch
 from envs.optimisers import warm_up_optimiser
 from envs.steps import weight_step
 from envs.task_sets import build_tasks
+from envs.tasks import PROTOCOLS
 from models.multitask import build_network
 from models.shared_paths import decided
+from tests.metric_inputs import PARITY, parity_batch, parity_predictions
 from tests.parity_inputs import policies
-from tests.test_scripts import ROOT, SMALL, TWO_TASKS
+from tests.script_runs import FOLDERS, ROOT, SMALL
 from utils.devices import to_device
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
+DEVICES = ("cpu", "cuda")
+TWO_TASKS = ROOT / "yamls" / "adashare" / "nyu_v2_2task.yml"
 NUM_OUTPUTS = {"seg": 40, "sn": 3, "depth": 1}
+DOMAINS = {"real": 5, "sketch": 5}
 
 
 @pytest.fixture(autouse=True)
-def _full_precision():
+def _full_precision() -> Iterator[None]:
     """TF32 keeps ten bits of each factor; these tests compare numbers."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -40,57 +40,81 @@ def _full_precision():
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def a_batch() -> dict:
-    generator = torch.Generator().manual_seed(3)
-    seg = torch.randint(0, 40, (4, 64, 96), generator=generator)
-    seg[:, :4] = 255
-    depth = torch.rand(4, 1, 64, 96, generator=generator) * 5
-    normal = torch.randn(4, 3, 64, 96, generator=generator)
+def own_inputs(kind: str) -> Batch:
+    """Five images, or texts, of one domain and three of another."""
+    random = torch.Generator().manual_seed(3)
+
+    def inputs(count: int) -> Tensor:
+        if kind == "text":
+            return torch.randint(0, 30, (count, 24), generator=random)
+        return torch.randn(count, 3, 64, 64, generator=random)
+
+    counts = {"real": 5, "sketch": 3}
+    classes = {task: torch.randint(0, 5, (count,), generator=random) for task, count in counts.items()}
+    return {"text" if kind == "text" else "img": {task: inputs(count) for task, count in counts.items()}, **classes}
+
+
+def common_image() -> Batch:
+    """Two images with the ground truth of the parity numbers."""
     return {
-        "img": torch.randn(4, 3, 64, 96, generator=generator) * 50,
-        "seg": seg,
-        "normal": normal,
-        "normal_valid": torch.rand(4, 1, 64, 96, generator=generator) > 0.2,
-        "depth": depth,
-        "depth_valid": depth > 1,
-        "name": list("abcd"),
+        "img": 50 * torch.randn(2, 3, 40, 56, generator=torch.Generator().manual_seed(3)),
+        **parity_batch("NYU_v2", 0),
     }
 
 
-def test_a_training_step_equals_the_cpus() -> None:
-    tasks = build_tasks("NYU_v2", list(NUM_OUTPUTS), list(NUM_OUTPUTS.values()), "decoded")
-    gates = dict(zip(NUM_OUTPUTS, policies(7, 3, 8), strict=True))
+@pytest.mark.parametrize(
+    ("kind", "task_bn"), [("dense", False), ("classification", False), ("classification", True), ("text", False)]
+)
+def test_a_training_step_equals_the_cpus(kind: str, task_bn: bool) -> None:
+    outputs = NUM_OUTPUTS if kind == "dense" else DOMAINS
+    tasks = build_tasks("NYU_v2" if kind == "dense" else "DomainNet", list(outputs), list(outputs.values()), "decoded")
+    batch = common_image() if kind == "dense" else own_inputs(kind)
+    gates = dict(zip(outputs, policies(7, len(outputs), 8), strict=True))
     losses = {}
-    for device in ("cpu", "cuda"):
+    for device in DEVICES:
         torch.manual_seed(0)
-        net = build_network(backbone="ResNet18", num_outputs=NUM_OUTPUTS, backbone_width=8, head_width=16).to(device)
+        net = build_network(
+            kind=kind,
+            backbone="VDCNN17" if kind == "text" else "ResNet18",
+            num_outputs=outputs,
+            backbone_width=8,
+            head_width=16,
+            num_words=30,
+            task_bn=task_bn,
+        ).to(device)
         for module in net.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0
-        batch = to_device(a_batch(), torch.device(device))
-        optimiser = warm_up_optimiser(net.train(), 1e-3, 1e-3)
-        weights = {"seg": 1, "sn": 20, "depth": 3}
-        losses[device] = [weight_step(net, gates, batch, tasks, weights, optimiser)["total"].item() for _ in range(2)]
+        moved, optimiser = to_device(batch, device), warm_up_optimiser(net.train(), 1e-3, 1e-3)
+        weights = dict.fromkeys(outputs, 2.0)
+        losses[device] = [weight_step(net, gates, moved, tasks, weights, optimiser)["total"].item() for _ in range(2)]
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("task", "metric"),
-    [
-        ("seg", SegmentationRelease),
-        ("seg", SegmentationStandard),
-        ("sn", NormalsRelease),
-        ("sn", NormalsStandard),
-        ("depth", DepthRelease),
-        ("depth", DepthStandard),
-    ],
-)
-def test_metrics_equal_the_cpus(task: str, metric: type) -> None:
-    prediction = torch.randn(4, NUM_OUTPUTS[task], 9, 13, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("dataset", PARITY)
+def test_losses_and_metrics_equal_the_cpus(dataset: str) -> None:
+    tasks = build_tasks(dataset, PARITY[dataset]["tasks"], PARITY[dataset]["num_classes"], small_res=False)
+    values: dict[str, dict[str, float]] = {device: {} for device in DEVICES}
+    for device in DEVICES:
+        batch, predictions = (to_device(part(dataset, 0), device) for part in (parity_batch, parity_predictions))
+        for name, task in tasks.items():
+            values[device][name] = task.loss(predictions[name], batch).item()
+            for protocol in PROTOCOLS:
+                meter = task.new_metric(protocol)
+                if meter is not None:
+                    meter.update(predictions[name], batch)
+                    measured = meter.compute()
+                    values[device] |= {f"{protocol} {name} {metric}": value for metric, value in measured.items()}
+    assert values["cuda"] == pytest.approx(values["cpu"], rel=1e-4)
+
+
+def test_classification_metrics_equal_the_cpus() -> None:
+    task = build_tasks("DomainNet", ["real"], [5])["real"]
+    prediction, batch = torch.randn(5, 5, generator=torch.Generator().manual_seed(1)), own_inputs("classification")
     values = {}
-    for device in ("cpu", "cuda"):
-        meter = metric()
-        meter.update(prediction.to(device), to_device(a_batch(), torch.device(device)))
+    for device in DEVICES:
+        meter = task.new_metric("release")
+        meter.update(prediction.to(device), to_device(batch, device))
         values[device] = meter.compute()
     assert values["cuda"] == pytest.approx(values["cpu"], rel=1e-4)
 
@@ -104,7 +128,7 @@ def test_hard_gates_are_decided_in_place() -> None:
 
 def test_the_three_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
     write_nyu_v2(tmp_path / "rooms", {"train": 8, "test": 3}, height=48, width=64, seed=5)
-    folders = [f"paths.{folder}={tmp_path / folder}" for folder in ("log_dir", "checkpoint_dir", "result_dir")]
+    folders = [f"paths.{folder}={tmp_path / folder}" for folder in FOLDERS]
     values = [*SMALL, f"dataload.dataroot={tmp_path / 'rooms'}", "dataload.num_workers=2", *folders]
     monkeypatch.chdir(ROOT)
     for name in ("train.py", "re-train.py", "test.py"):
