@@ -9,7 +9,7 @@ import torch
 from envs.data import BatchStream, Data, Preparation
 from envs.losses import Batch
 from envs.task_sets import build_tasks
-from tests.small_runs import CPU, small_data
+from tests.small_runs import CPU, TASKS, small_data, small_frames
 from utils.errors import UserError
 
 TEN_CLASSES = build_tasks("NYU_v2", ["seg"], [10])
@@ -90,3 +90,15 @@ def test_a_stream_opens_its_loader_with_the_first_batch_and_prepares_each() -> N
     with pytest.raises(UserError, match="wrong"):
         next(stream)
     assert opened == [True]
+
+
+def test_other_seeds_draw_other_crops_of_the_same_splits(tmp_path: Path) -> None:
+    """As if the data had been opened with that seed; the first ones stay as they are."""
+    first = small_data(tmp_path / "data")
+    batches = [next(data.training("train", 2)) for data in (first, first.with_seed(45), first)]
+    opened = Data(small_frames(tmp_path / "data"), TASKS, 45, CPU, ["train"], ["val"])
+    expected = next(opened.training("train", 2))
+    assert batches[1]["name"] == expected["name"]
+    torch.testing.assert_close(batches[1]["img"], expected["img"], rtol=0, atol=0)
+    torch.testing.assert_close(batches[0]["img"], batches[2]["img"], rtol=0, atol=0)
+    assert not torch.equal(batches[0]["img"], batches[1]["img"])

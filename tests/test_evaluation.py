@@ -173,3 +173,27 @@ def test_headlines_are_the_releases_in_the_order_of_the_tasks() -> None:
 def test_a_headline_without_value_is_a_dash() -> None:
     evaluation = Evaluation({"release": {"seg": {"mIoU": None}}, "standard": {}}, num_samples=1)
     assert evaluation.headlines(build_tasks("NYU_v2", ["seg"], [40])) == "seg mIoU -"
+
+
+class OwnInputs(nn.Module):
+    """Finds class 1 in everything; knows no task without inputs."""
+
+    def forward(self, inputs: dict[str, Tensor], gates: Gates) -> dict[str, Tensor]:
+        return {task: torch.tensor([[0.0, 5.0]]).expand(len(inputs[task]), 2) for task in gates}
+
+
+def test_a_task_that_has_run_out_no_longer_counts() -> None:
+    tasks = build_tasks("DomainNet", ["real", "sketch"], [2, 2])
+    batches = [
+        {
+            "img": {"real": torch.zeros(2, 3), "sketch": torch.zeros(1, 3)},
+            "real": torch.tensor([1, 0]),
+            "sketch": torch.tensor([1]),
+        },
+        {"img": {"real": torch.zeros(2, 3)}, "real": torch.tensor([0, 0])},
+    ]
+    evaluation = evaluate(OwnInputs(), all_blocks(tasks, 1), batches, tasks)
+    assert evaluation.num_samples == 5
+    for protocol in PROTOCOLS:
+        assert evaluation.metrics[protocol]["real"]["accuracy"] == 0.25
+        assert evaluation.metrics[protocol]["sketch"]["accuracy"] == 1

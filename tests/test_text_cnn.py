@@ -31,11 +31,12 @@ def test_every_stage_but_the_first_halves_the_length_and_doubles_the_channels() 
 
 def test_the_summary_is_the_mean_over_the_places_that_hold_words() -> None:
     net = TextCNN("VDCNN9", num_words=10, width=2)
-    tokens = torch.zeros(3, 32, dtype=torch.long)
-    tokens[0, :5], tokens[1, :] = 4, 7  # 5 words fill the first 2 of 8 places, 32 all; the third has none
-    features = np.random.RandomState(0).randn(3, 16, 8).astype(np.float32)
+    tokens = torch.zeros(4, 32, dtype=torch.long)
+    # 5 words fill the first 2 of 8 places, 32 all, 1 the first; the last text has none.
+    tokens[0, :5], tokens[1, :], tokens[2, 0] = 4, 7, 9
+    features = np.random.RandomState(0).randn(4, 16, 8).astype(np.float32)
     found = net.summarise(torch.from_numpy(features), tokens)
-    expected = np.stack([features[0, :, :2].mean(axis=1), features[1].mean(axis=1), np.zeros(16)])
+    expected = np.stack([features[0, :, :2].mean(axis=1), features[1].mean(axis=1), features[2, :, 0], np.zeros(16)])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
