@@ -5,6 +5,7 @@ frame, {split: [[path, ...], ...]}, paths relative to the root or absolute. What
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -59,7 +60,7 @@ class Frames(Sequence[Frame]):
         return (os.path.join(self.root, file) for row in self.rows for file in row)
 
 
-class FrameDataset(Dataset):
+class FrameDataset(Dataset, ABC):
     """One split of a data set of frames: key (pass number, index) -> sample, a dict of arrays and the frame's name.
 
     A subclass says how files are read (`read`) and what a batch gets of them (`encode`).
@@ -96,13 +97,13 @@ class FrameDataset(Dataset):
         self.augment = augment
         self.seed = seed
 
+    @abstractmethod
     def read(self, frame: Frame) -> Sample:
         """The arrays of a frame, alike in height and width, in the form that `augment` takes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, sample: Sample) -> dict[str, np.ndarray]:
         """The arrays of a sample in the form that a batch has them."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.frames)
