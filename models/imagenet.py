@@ -27,7 +27,7 @@ def from_torchvision(state: dict[str, Tensor], backbone: ResNet) -> dict[str, Te
     own = backbone.state_dict()
     names = {key: _torchvision_name(key, backbone) for key in own}
     unknown = {key: value for key, value in state.items() if key not in {*names.values(), *UNUSED}}
-    # Files from before PyTorch 0.4.1, as most of torchvision's are, do not count batches.
+    # Files from before PyTorch 0.4.1 do not count batches.
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
     return unknown | counters | {key: state[name] for key, name in names.items() if name in state}
 

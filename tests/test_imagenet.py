@@ -68,7 +68,7 @@ def test_bottlenecks_find_all_their_weights_though_their_strides_differ() -> Non
 
 
 def test_files_that_do_not_count_batches_are_whole() -> None:
-    """Torchvision's own files are older than that counter."""
+    """Files may be older than that counter."""
     source = theirs("ResNet18").state_dict()
     without_counters = {key: value for key, value in source.items() if "num_batches" not in key}
     assert len(without_counters) == 102
