@@ -1,16 +1,11 @@
 """Arrays -> the files of a data set, each whole or not there."""
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from utils.files import replacing
-
-UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.tmp")
-"""Name of a file that `utils.files.replacing` is writing."""
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:
@@ -39,10 +34,3 @@ def masked_normal_colours(normal: np.ndarray, valid: np.ndarray) -> np.ndarray:
     White is no normal: at least one component of a unit vector is below 0.58, that is 202 of 255.
     """
     return np.where(valid[..., None], normals_to_colours(normal), np.uint8(255))
-
-
-def remove_unfinished(paths: Iterable[Path]) -> None:
-    """Remove those of the paths that are half-written: who is killed has no time to remove them."""
-    for path in list(paths):
-        if UNFINISHED.fullmatch(path.name):
-            path.unlink()

@@ -4,12 +4,19 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+
+MOST_JSON_BYTES = 256_000_000
+MOST_JSON_VALUES = 6_000_000
+"""Bounds of a JSON file; the list of half a million frames is well within."""
+
+UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.tmp")
+"""Name of a file that `replacing` is writing."""
 
 # A list of numbers as `json.dumps(indent=2)` spreads it over lines. Strings hold no real line break,
 # so nothing inside one can match.
@@ -28,8 +35,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush_to_disk(temporary)
+        flush_to_disk(temporary)
         os.replace(temporary, path)
+        flush_to_disk(path.parent)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); expected a folder with room and the "
@@ -71,15 +79,48 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, SPREAD_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", spread) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises `UserError` where it is missing, damaged, or nested beyond all sense."""
+def read_bounded(path: Path, most_bytes: int) -> bytes:
+    """The content of a file that someone else may have made: a regular file, and not larger than what it is for.
+
+    Raises `OSError` where it cannot be read, and `ValueError` where it is no regular file (a pipe would block, a
+    device has no end) or is larger than `most_bytes`.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a folder" if path.is_dir() else "it is no regular file")
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"it is larger than {most_bytes / 1e6:.10g} MB")
+    return content
+
+
+def read_json(path: Path, most_bytes: int = MOST_JSON_BYTES) -> Any:
+    """Read a JSON file; raises `UserError` where it is missing, damaged, or large or nested beyond all sense."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = read_bounded(path, most_bytes)
+        # Each value takes up to a hundred bytes of memory, however few it takes in the file.
+        if sum(map(content.count, (b",", b"[", b"{"))) > MOST_JSON_VALUES:
+            raise ValueError(f"it holds more than {MOST_JSON_VALUES} values")
+        return json.loads(content.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"{path} cannot be read as JSON ({reason}): repair it, or run again what writes it") from error
 
 
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, would survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Remove those of the paths that `replacing` was writing when its process was killed.
+
+    Only where nobody else is writing: their names do not tell whose they are.
+    """
+    for path in list(paths):
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink()

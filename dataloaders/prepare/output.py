@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataloaders.writing import remove_unfinished
 from utils.errors import UserError
-from utils.files import read_json, replacing, write_json
+from utils.files import read_json, remove_unfinished, replacing, write_json
 
 RECORD_FILE = "prepared.json"
 

@@ -14,9 +14,8 @@ import numpy as np
 
 from dataloaders.processes import carry_out
 from dataloaders.rooms.view import Frame, render_frame
-from dataloaders.writing import remove_unfinished
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import remove_unfinished, write_json
 
 ARGUMENTS_FILE = "rendered.json"
 
