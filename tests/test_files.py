@@ -1,13 +1,14 @@
 """Files that are whole or not there."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from utils.errors import UserError
-from utils.files import write_json, write_text
+from utils.files import read_bounded, read_json, write_json, write_text
 
 
 def test_json_keeps_rows_of_numbers_on_one_line_and_reads_back(tmp_path: Path):
@@ -50,3 +51,35 @@ def test_writing_below_a_file_is_refused_and_permissions_are_the_usual_ones(tmp_
     assert len(modes) == 1
     with pytest.raises(UserError, match="cannot be written"):
         write_text(tmp_path / "a.txt" / "b.txt", "three")
+
+
+def test_what_is_read_is_a_regular_file_of_bounded_size(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"12345")
+    assert read_bounded(path, 5) == b"12345"
+    with pytest.raises(ValueError, match="larger than 4e-06 MB"):
+        read_bounded(path, 4)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="no regular file"):
+        read_bounded(tmp_path / "pipe", 5)
+    with pytest.raises(ValueError, match="a folder"):
+        read_bounded(tmp_path, 5)
+
+
+BAD_JSON = {
+    "more values than fit": ("[" + "1," * 6_000_000 + "1]", "more than 6000000 values"),
+    "nesting": ("[" * 100_000, "nested too deeply|Expecting value"),
+    "a key twice": ('{"train": [], "train": [1]}', "the key 'train' stands there twice"),
+    "bytes that are no text": ("\udcff", "can't decode|surrogates"),
+    "an endless number": ("1" * 5000, "digits"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_JSON)
+def test_json_that_is_out_of_bounds_is_refused_with_its_name(tmp_path: Path, case: str):
+    content, reason = BAD_JSON[case]
+    path = tmp_path / "splits.json"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=reason) as error:
+        read_json(path)
+    assert str(path) in str(error.value)

@@ -1,34 +1,89 @@
 """Checkpoints and gates on disk: whole or absent when written, free of code when read."""
 
-import io
-import pickle
-import re
-import warnings
-from collections import OrderedDict
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from utils.checksums import checksum_holds, written_with_checksum
 from utils.errors import UserError
-from utils.files import read_json, replacing, write_json
+from utils.files import flush_to_disk, read_json, replacing, write_json
+from utils.tensor_files import check_plain, read_tensor_file, read_tensor_pickle
+
+VERSION = 1
+"""Kept in every checkpoint as "version"; says that a checksum belongs to it. The release's have neither."""
+
+MOST_GATES_BYTES = 1_000_000
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings and containers of them; the file is whole or absent."""
+    """Write tensors, numbers, strings and containers of them; the file is whole or absent.
+
+    Raises:
+        UserError: the file cannot be written; what was there before is as it was.
+        TypeError, ValueError: the content could not be read again.
+    """
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        _write(temporary, content)
+
+
+def save_latest(path: Path, previous: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint to `path`, and keep the one before as `previous`: at any moment one of them is whole.
+
+    Both are in one folder. A damaged file at `path` does not take the place of a whole one. Raises as
+    `save_checkpoint`.
+    """
+    with replacing(path) as temporary:
+        _write(temporary, content)
+        flush_to_disk(temporary)
+        if path.is_file() and checksum_holds(path):
+            os.replace(path, previous)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    check_plain(content)
+    with written_with_checksum(path) as file:
+        torch.save({**content, "version": VERSION}, file)
+
+
+def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], str | None]:
+    """Read what `save_latest` wrote: the checkpoint at `path` or, where it is missing or damaged, the one before.
+
+    Returns: the content, and None or a sentence on why it is that of `previous`.
+
+    Raises:
+        UserError: neither can be read.
+    """
+    try:
+        return load_checkpoint(path), None
+    except UserError as fault:
+        if not previous.exists():
+            raise
+        try:
+            content = load_checkpoint(previous)
+        except UserError as other_fault:
+            raise UserError(f"{_clause(fault)}; nor does the one before help: {other_fault}") from other_fault
+        # A run that is killed between the two renamings of `save_latest` leaves no file at `path`.
+        reason = _clause(fault) if path.exists() else f"checkpoint {path} is missing"
+        return content, f"{reason}; the one before, {previous}, is used instead."
+
+
+def _clause(fault: UserError) -> str:
+    return str(fault).rstrip(".")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; nothing in the file is executed.
+    """Read a checkpoint, ours or the release's, onto the CPU; nothing in the file is executed.
 
     Raises:
         UserError: the file is missing or damaged, holds more than tensors and plain values, or has no
             `mtl-net`.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"checkpoint {path} does not exist: run the phase that writes it, or correct paths.")
     content = _load_file(path)
     if not isinstance(content, dict) or not _has_names(content.get("mtl-net")):
@@ -42,7 +97,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or damaged, or holds anything but a dict of tensors.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"weights {path} do not exist: correct the path.")
     content = _load_file(path)
     if not _has_names(content) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -52,20 +107,26 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 def _load_file(path: Path) -> Any:
     try:
-        return _load_without_code(path)
-    except Exception as error:  # a damaged file can make the unpickler fail in any way
+        return _load_undamaged(path)
+    except Exception as error:  # a damaged file can make its reading fail in any way
         raise UserError(
             f"checkpoint {path} cannot be read: expected a PyTorch file of tensors and plain values, "
-            f"undamaged and without code ({_reason(error)})."
+            f"undamaged and without code ({_reason(error)}); choose another, or write it again."
         ) from error
 
 
-def _load_without_code(file: Path | io.BytesIO) -> Any:
-    """Tensors and plain values, onto the CPU; anything else in the file is refused before it could run."""
-    with warnings.catch_warnings():
-        # Either the file loads all the same, or an error says what is wrong.
-        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-        return torch.load(file, map_location="cpu", weights_only=True)
+def _load_undamaged(path: Path) -> Any:
+    """The content of a file, without its version; `ValueError` where its checksum does not hold or is missing."""
+    holds = checksum_holds(path) if path.is_file() else None
+    if holds is False:
+        raise ValueError("it is damaged: its checksum does not hold")
+    content = read_tensor_file(path)
+    version = content.pop("version", None) if isinstance(content, dict) else None
+    if version is not None and not holds:
+        raise ValueError("it is damaged: its checksum is missing")
+    if version not in (None, VERSION):
+        raise ValueError(f"it is of version {version}, and {VERSION} is known here")
+    return content
 
 
 def _has_names(value: Any) -> bool:
@@ -74,14 +135,14 @@ def _has_names(value: Any) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file was refused, in a few words; PyTorch's page of text advises to switch safety off."""
-    text = str(error)
-    refused = re.search(r"GLOBAL (\S+)", text)
-    if refused:
-        return f"it refers to {refused[1]}"
-    if "Weights only load failed" in text:
-        return "it is damaged or holds more than tensors"
-    return text.splitlines()[0] if text else type(error).__name__
+    """Why a file was refused, in a few words; a file may have put anything into them."""
+    return _readable(str(error).partition("\n")[0] or type(error).__name__)
+
+
+def _readable(text: str) -> str:
+    """Text from a file as it can be shown: on one line, without control characters, cut after 200."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    return shown + "..." * (len(text) > 200)
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
@@ -113,7 +174,50 @@ def _shape(value: Any) -> list[int] | str:
 
 
 def _first_five(keys: list[str]) -> str:
-    return ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+    return ", ".join(_readable(key) for key in keys[:5]) + (", ..." if len(keys) > 5 else "")
+
+
+def load_optimiser_state(optimiser: Optimizer, state: dict[str, Any], source: str | Path) -> None:
+    """Load the moments of an optimiser's `state_dict`; rates and all other settings stay the optimiser's own.
+
+    Raises:
+        UserError: entries that are missing, left over or of another shape than their parameter; names up to five.
+    """
+    kept = state.get("state") if isinstance(state, dict) else None
+    misfits = ["it is no optimiser's state"] if not isinstance(kept, dict) else list(_misfits(optimiser, kept))
+    if misfits:
+        raise UserError(
+            f"checkpoint {source} does not fit the optimiser of the configured network ({_first_five(misfits)}); "
+            "set backbone, tasks, tasks_num_class and widths as they were when it was written."
+        )
+    optimiser.load_state_dict({"state": kept, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _misfits(optimiser: Optimizer, kept: dict[Any, Any]) -> Iterator[str]:
+    """What of a kept state does not fit. Parameters are numbered over all groups, and those without gradient absent."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    expected = _state_after_a_step(optimiser)
+    for number, entries in kept.items():
+        if not isinstance(number, int) or not 0 <= number < len(parameters):
+            yield f"parameter {number} of {len(parameters)}"
+        elif not isinstance(entries, dict) or entries.keys() != expected.keys():
+            found = list(entries) if isinstance(entries, dict) else type(entries).__name__
+            yield f"parameter {number} has {found} instead of {list(expected)}"
+        else:
+            for name, entry in entries.items():
+                is_moment = isinstance(expected[name], Tensor) and expected[name].ndim > 0
+                shape = list(parameters[number].shape) if is_moment else []
+                if _shape(entry) != shape and (is_moment or not isinstance(entry, int | float | None)):
+                    yield f"{name} of parameter {number} {_shape(entry)} instead of {shape}"
+
+
+def _state_after_a_step(optimiser: Optimizer) -> dict[str, Any]:
+    """What such an optimiser keeps of a parameter, by name: moments with its shape, and single numbers."""
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    twin = type(optimiser)([parameter], **optimiser.defaults)
+    twin.step()
+    return twin.state[parameter]
 
 
 def save_gates(path: Path, gates: dict[str, list[int]]) -> None:
@@ -125,57 +229,39 @@ def load_gates(path: Path) -> dict[str, list[int]]:
     """Read hard gates written by `save_gates`.
 
     Raises:
-        UserError: the file is no JSON object of rows of 0 and 1.
+        UserError: the file is no JSON object of named rows of 0 and 1, one row and one gate in it at least.
     """
-    gates = read_json(path)
-    rows = gates.values() if isinstance(gates, dict) else [None]
-    if not all(isinstance(row, list) and all(gate in (0, 1) for gate in row) for row in rows):
+    gates = read_json(path, MOST_GATES_BYTES)
+    if not isinstance(gates, dict) or not gates or not all(_is_task(task) and _is_row(gates[task]) for task in gates):
         raise UserError(f"gates {path} must map each task to a list of 0 and 1, one per block; correct it.")
-    return {task: [int(gate) for gate in row] for task, row in gates.items()}
+    return gates
+
+
+def _is_task(name: str) -> bool:
+    return name.isprintable() and bool(name.strip())
+
+
+def _is_row(row: Any) -> bool:
+    # By type as well: true and 1.0 equal 1, but nobody meant them.
+    return isinstance(row, list) and bool(row) and all(type(gate) is int and gate in (0, 1) for gate in row)
 
 
 def load_tensor_pickle(path: Path) -> dict[str, Tensor]:
-    """Read a plain pickle of a dict of tensors, as the release keeps sampled policies.
-
-    Only what rebuilds tensors is admitted; anything else in the file is refused before it could run.
+    """Read a plain pickle of a dict of tensors, as the release keeps sampled policies; nothing in it is executed.
 
     Raises:
         UserError: the file is missing, damaged, or carries anything but a dict of tensors.
     """
     try:
-        with path.open("rb") as file:
-            content = _TensorUnpickler(file).load()
-    except Exception as error:  # a damaged file can make the unpickler fail in any way
+        content = read_tensor_pickle(path)
+    except Exception as error:  # a damaged file can make its reading fail in any way
         raise UserError(
-            f"policy {path} cannot be read: expected a pickle that holds tensors and nothing else ({_reason(error)})."
+            f"policy {path} cannot be read: expected a pickle that holds tensors and nothing else "
+            f"({_reason(error)}); choose another, or sample it again."
         ) from error
     if not _has_names(content) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"policy {path} must be a dict of tensors, task1_policy, task2_policy, ...")
+        raise UserError(
+            f"policy {path} must be a dict of tensors, task1_policy, task2_policy, ...; choose another, or sample it "
+            "again."
+        )
     return content
-
-
-def _load_storage(data: bytes) -> Any:
-    """What `torch.storage._load_from_bytes` does, but without running code and onto the CPU."""
-    return _load_without_code(io.BytesIO(data))
-
-
-def _encode_bytes(text: str, encoding: str) -> bytes:
-    """How pickle protocols before 3 spell bytes."""
-    return text.encode(encoding)
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """An unpickler that knows the few functions of which pickled tensors are made, and no others."""
-
-    admitted: ClassVar = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("_codecs", "encode"): _encode_bytes,
-        ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-        ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-        ("torch.storage", "_load_from_bytes"): _load_storage,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.admitted:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-        return self.admitted[module, name]

@@ -88,9 +88,12 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
     if path.exists() and not path.is_file():
         raise ValueError("it is a folder" if path.is_dir() else "it is no regular file")
     with path.open("rb") as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise ValueError(f"it is larger than {most_bytes / 1e6:.10g} MB")
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise ValueError(f"it is larger than {most_bytes / 1e6:.10g} MB")
+        content = file.read(size + 1)
+    if len(content) > size:
+        raise ValueError("it is still being written")
     return content
 
 
@@ -101,10 +104,19 @@ def read_json(path: Path, most_bytes: int = MOST_JSON_BYTES) -> Any:
         # Each value takes up to a hundred bytes of memory, however few it takes in the file.
         if sum(map(content.count, (b",", b"[", b"{"))) > MOST_JSON_VALUES:
             raise ValueError(f"it holds more than {MOST_JSON_VALUES} values")
-        return json.loads(content.decode("utf-8"))
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_without_repetition)
     except (OSError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"{path} cannot be read as JSON ({reason}): repair it, or run again what writes it") from error
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:60]!r} stands there twice")
+        found[key] = value
+    return found
 
 
 def flush_to_disk(path: Path) -> None:
