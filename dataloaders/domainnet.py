@@ -10,7 +10,9 @@ Every domain is a task with images of its own, so a split is {domain: `Domain`}.
 
 import math
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,14 +20,17 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from dataloaders.frames import refuse_missing, refuse_no_folder
+from dataloaders.frames import is_path, refuse_missing, refuse_no_folder
 from dataloaders.lists import read_lines
 from dataloaders.loading import Key, keyed_generator
 from dataloaders.options import DataOptions
+from dataloaders.picture_files import read_picture_file
 from dataloaders.splits import Splits, complete_splits
 from dataloaders.transforms import channels_first
 from utils.errors import UserError
+from utils.faults import explanation
 from utils.files import read_json
+from utils.problems import shorten
 
 SPLIT_FILE = "DomainNet.json"
 LISTS = {"train": "train.txt", "train1": "train.txt", "train2": "train.txt", "test": "test.txt", "val": "test.txt"}
@@ -33,6 +38,9 @@ LISTS = {"train": "train.txt", "train1": "train.txt", "train2": "train.txt", "te
 IMAGENET_MEAN_RGB = 255 * np.array([0.485, 0.456, 0.406], dtype=np.float32)[:, None, None]
 IMAGENET_DEVIATION_RGB = 255 * np.array([0.229, 0.224, 0.225], dtype=np.float32)[:, None, None]
 """Mean and standard deviation of images in 0..255, [3, 1, 1]."""
+
+MOST_DIGITS = 9
+"""Of the number of a class."""
 
 SMALLEST_AREA = 0.6
 """Of a training crop, as a share of the image's."""
@@ -95,6 +103,10 @@ class Domain(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
+    def source_of(self, index: int) -> str:
+        """The file of an image, for messages."""
+        return str(self.dataroot / self.images[index].file)
+
     def __getitem__(self, key: Key) -> dict[str, np.ndarray | np.int64 | str]:
         pass_number, index = key
         file, label = self.images[index]
@@ -134,7 +146,7 @@ def resolve_splits(
     refuse_no_folder(dataroot, "train.txt and test.txt")
     lists = {name: read_list(dataroot / name) for name in dict.fromkeys(LISTS.values())}
     source = dataroot / SPLIT_FILE
-    if source.is_file():
+    if os.path.isfile(source):
         listed = read_split_file(source, lists)
     else:
         source = dataroot
@@ -142,7 +154,8 @@ def resolve_splits(
     known = sorted({domain for of_domains in listed.values() for domain in of_domains})
     for domain in domains:
         if domain not in known:
-            raise UserError(f"{source} has no domain {domain!r}: choose among {', '.join(known) or 'none'}")
+            choices = ", ".join(map(shorten, known)) or "none"
+            raise UserError(f"{source} has no domain {domain!r}: choose among {choices}")
     splits = {
         domain: {split: images[domain] for split, images in listed.items() if domain in images} for domain in domains
     }
@@ -167,9 +180,9 @@ def _parse(content: bytes, number: int, path: Path) -> LabelledImage:
     except UnicodeDecodeError as error:
         raise UserError(f"line {number} of {path} is not UTF-8 ({error.reason}): convert the file") from error
     file, _, label = line.rpartition(" ")
-    if not file or not label.isdecimal():
+    if not file or not is_path(file) or not label.isdecimal() or len(label) > MOST_DIGITS:
         raise UserError(
-            f"line {number} of {path} is {line!r}, but must be a path and the number of a class: correct it"
+            f"line {number} of {path} is '{shorten(line)}', but must be a path and the number of a class: correct it"
         )
     return LabelledImage(file.rstrip(), int(label))
 
@@ -188,7 +201,7 @@ def read_split_file(
         for domain, numbers in content.get(split, {}).items():
             if not isinstance(numbers, list) or not all(_is_index(number, lines) for number in numbers):
                 raise UserError(
-                    f"domain {domain!r} of split {split!r} of {path} must be a list of numbers of lines of "
+                    f"domain '{shorten(domain)}' of split {split!r} of {path} must be a list of numbers of lines of "
                     f"{name}, 0..{len(lines) - 1}: rewrite it"
                 )
             listed.setdefault(split, {})[domain] = [lines[number] for number in numbers]
@@ -229,12 +242,16 @@ def folder_names(images: Sequence[LabelledImage]) -> dict[int, str]:
 
 def read_image(path: Path) -> Image.Image:
     """RGB image of a file; raises `UserError` if it cannot be read, or not to its end."""
+    content = read_picture_file(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(content), formats=("PNG", "JPEG", "BMP", "TIFF")) as image:
             return image.convert("RGB")
-    # What Pillow raises depends on the format and on the damage.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): replace the file") from error
+    # What Pillow raises depends on the format and on the damage: OSError, SyntaxError, ValueError, TypeError, ...
+    except Exception as error:
+        if explanation(error):
+            raise
+        reason = textwrap.shorten(str(error), width=150, placeholder=" ...")
+        raise UserError(f"{path} is not a whole image that Pillow can decode ({reason}): replace the file") from error
 
 
 def augment(image: Image.Image, generator: np.random.Generator) -> Image.Image:

@@ -7,6 +7,7 @@ UTF-8 is Windows-1252.
 Every domain is a task with texts of its own, so a split is {domain: `Reviews`}, and all share one vocabulary.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -21,6 +22,7 @@ from dataloaders.options import DataOptions
 from dataloaders.splits import Splits, complete_splits
 from dataloaders.vocabulary import Vocabulary, build_vocabulary
 from utils.errors import UserError
+from utils.problems import shorten
 
 LISTED = ("train", "test")
 FORM_OF_A_LINE = "label TAB words"
@@ -68,12 +70,16 @@ class Reviews(Dataset):
     def __len__(self) -> int:
         return len(self.reviews)
 
+    def source_of(self, index: int) -> str:
+        """Domain and line of a review, for messages."""
+        return f"{self.domain} {self.reviews[index].line}"
+
     def __getitem__(self, key: Key) -> dict[str, np.ndarray | np.int64 | str]:
         review = self.reviews[key[1]]
         return {
             "text": self.vocabulary.encode(review.text.split(), self.max_tokens),
             self.domain: np.int64(review.label),
-            "name": f"{self.domain} {review.line}",
+            "name": self.source_of(key[1]),
         }
 
 
@@ -111,7 +117,7 @@ def resolve_splits(dataroot: Path, domain: str, num_classes: int, validation: st
     Raises: UserError if the domain has no file, or a line is not of its form.
     """
     paths = {split: dataroot / f"{domain}.task.{split}" for split in LISTED}
-    listed = {split: read_reviews(path, num_classes) for split, path in paths.items() if path.is_file()}
+    listed = {split: read_reviews(path, num_classes) for split, path in paths.items() if os.path.isfile(path)}
     if not listed:
         known = sorted({path.name.rpartition(".task.")[0] for path in dataroot.glob("*.task.*")})
         raise UserError(
@@ -152,7 +158,7 @@ def _parse(line: str, number: int, path: Path, num_classes: int) -> Review:
         raise UserError(f"line {number} of {path} has no TAB: it must be {FORM_OF_A_LINE!r}")
     if label not in map(str, range(num_classes)):
         raise UserError(
-            f"line {number} of {path} has the label {label!r}, but labels must be integers in 0..{num_classes - 1}: "
-            "correct it, or the domain's entry in tasks_num_class"
+            f"line {number} of {path} has the label '{shorten(label)}', but labels must be integers in "
+            f"0..{num_classes - 1}: correct it, or the domain's entry in tasks_num_class"
         )
     return Review(number, int(label), text)

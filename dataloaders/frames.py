@@ -4,7 +4,10 @@ NYU v2, CityScapes and Tiny-Taskonomy have in common that a split file in the da
 frame, {split: [[path, ...], ...]}, paths relative to the root or absolute. What the files hold differs.
 """
 
+import math
 import os
+import re
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +16,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from torch.utils.data import Dataset
 
 from dataloaders.loading import Key, keyed_generator
+from dataloaders.picture_files import read_picture_file
+from dataloaders.reading import read_file
 from dataloaders.splits import Splits
 from dataloaders.transforms import Sample, TrainAugmentation
 from utils.errors import UserError
+from utils.faults import explanation
 from utils.files import read_json
+from utils.problems import shorten
 
 Frame = dict[str, Path]
 """Name of an array -> the file that holds it; "img" is always there."""
@@ -28,7 +34,14 @@ Frame = dict[str, Path]
 Row = tuple[str, ...]
 """The files of one frame as they are listed."""
 
-JPEG_START = b"\xff\xd8"
+MOST_PATH_CHARACTERS = 4096
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+
+NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""Version -> what reads the header; a third one serves names of fields, which no array of ours has."""
+
+MOST_ARRAY_BYTES = 250_000_000
+"""Of an npy file; CityScapes' raw images would be 50 MB as float64."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,10 @@ class FrameDataset(Dataset, ABC):
     def __len__(self) -> int:
         return len(self.frames)
 
+    def source_of(self, index: int) -> str:
+        """The image of a frame, for messages."""
+        return str(self.frames[index]["img"])
+
     def __getitem__(self, key: Key) -> dict[str, np.ndarray | str]:
         pass_number, index = key
         frame = self.frames[index]
@@ -122,7 +139,8 @@ class FrameDataset(Dataset, ABC):
 
 def refuse_no_folder(dataroot: Path, content: str) -> None:
     """Raise a `UserError` that says what the data root should hold, if it is no folder."""
-    if not dataroot.is_dir():
+    # Unlike Path's, these functions of os.path raise nothing, whatever the path is.
+    if not os.path.isdir(dataroot):
         raise UserError(
             f"the data root {dataroot} is not a folder: give the one that holds {content} "
             "with --set dataload.dataroot=FOLDER"
@@ -133,7 +151,7 @@ def find_file(dataroot: Path, name: str) -> Path:
     """The path of a file that a data root must hold; UserError if it, or the data root, is missing."""
     refuse_no_folder(dataroot, name)
     path = dataroot / name
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{dataroot} has no {name}: give the folder that holds it with --set dataload.dataroot=FOLDER")
     return path
 
@@ -154,12 +172,16 @@ def read_split_file(path: Path, columns: Sequence[str], wanted: Sequence[str]) -
     places = [columns.index(column) for column in wanted]
     members: dict[str, list[Row]] = {}
     for split, rows in listed.items():
+        if not split.isprintable():
+            raise UserError(f"{path} has a split called '{shorten(split)}': give it a name that can be printed")
         if not isinstance(rows, list):
-            raise UserError(f"split {split!r} of {path} is not a list, but must be of the form {form}: rewrite it")
+            raise UserError(
+                f"split '{shorten(split)}' of {path} is not a list, but must be of the form {form}: rewrite it"
+            )
         for number, row in enumerate(rows):
             if not _is_row(row, len(columns)):
                 raise UserError(
-                    f"frame {number} of split {split!r} of {path} is not a list of the "
+                    f"frame {number} of split '{shorten(split)}' of {path} is not a list of the "
                     f"{len(columns)} paths {', '.join(columns)}: correct it"
                 )
         members[split] = [tuple(row[place] for place in places) for row in rows]
@@ -167,7 +189,12 @@ def read_split_file(path: Path, columns: Sequence[str], wanted: Sequence[str]) -
 
 
 def _is_row(row: object, length: int) -> bool:
-    return isinstance(row, list) and len(row) == length and all(isinstance(file, str) for file in row)
+    return isinstance(row, list) and len(row) == length and all(map(is_path, row))
+
+
+def is_path(value: object) -> bool:
+    """Whether an entry of a list can be a file's path, and stand in a sentence: text of one line that has an end."""
+    return isinstance(value, str) and len(value) <= MOST_PATH_CHARACTERS and not CONTROL_CHARACTER.search(value)
 
 
 def refuse_missing(paths: Iterable[str], split: str, source: Path | str) -> None:
@@ -213,15 +240,30 @@ def read_normals(path: Path) -> np.ndarray:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array of an npy file; UserError if it cannot be read as one."""
+    """The array of an npy file, never of Python objects; UserError if it cannot be read as one."""
+    content = read_file(path, MOST_ARRAY_BYTES)
     try:
-        with path.open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as a NumPy array ({error}): replace the file") from error
+        array = _view_of(content)
+    # NumPy takes the header for Python. What it raises depends on the damage, TokenError and RecursionError included.
+    except Exception as error:
+        reason = textwrap.shorten(str(error) or type(error).__name__, width=150, placeholder=" ...")
+        raise UserError(f"{path} cannot be read as a NumPy array ({reason}): replace the file") from error
     if not array.size:
         raise UserError(f"{path} holds an array without a single value: replace the file")
-    return array
+    return array.copy()
+
+
+def _view_of(content: bytes) -> np.ndarray:
+    """The array in the content of an npy file, still read-only. Nothing is allocated for what a header claims."""
+    file = BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    if version not in NPY_HEADERS:
+        raise ValueError(f"the format's version is {version}")
+    shape, is_fortran, dtype = NPY_HEADERS[version](file)
+    num_bytes, expected = len(content) - file.tell(), math.prod(shape) * dtype.itemsize
+    if num_bytes != expected:
+        raise ValueError(f"{num_bytes} bytes of values, where an array {list(shape)} of {dtype} has {expected}")
+    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if is_fortran else "C")
 
 
 def refuse_other_sizes(sample: Sample, frame: Frame) -> None:
@@ -237,27 +279,16 @@ def refuse_other_sizes(sample: Sample, frame: Frame) -> None:
 
 
 def _decode(path: Path, flags: int) -> np.ndarray:
+    content = read_picture_file(path)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): replace the file") from error
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    # OpenCV 4 fills what a truncated JPEG lacks with grey, and says nothing that a program could hear.
-    if image is None or is_truncated_jpeg(content):
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error as error:  # for a size without sense; for other damage it returns None
+        if explanation(error):
+            raise
+        image = None
+    if image is None:
         raise UserError(f"{path} is not a whole image that OpenCV can decode: replace the file")
     return image
-
-
-def is_truncated_jpeg(content: bytes) -> bool:
-    """Whether the content of a file is a JPEG that Pillow cannot decode to its end."""
-    if not content.startswith(JPEG_START):
-        return False
-    try:
-        with Image.open(BytesIO(content)) as image:
-            image.load()
-    except OSError:
-        return True
-    return False
 
 
 # Sample -> arrays of a batch

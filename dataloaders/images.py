@@ -1,5 +1,6 @@
 """A folder of one's own images, without targets."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,15 +28,22 @@ class ImageFolder(Dataset):
 
     def __init__(self, folder: str | Path, encode: Callable[[np.ndarray], np.ndarray] = subtract_mean) -> None:
         folder = Path(folder)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise UserError(f"--images {folder} is not a folder; give one that holds {', '.join(ENDINGS)} files.")
-        self.paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+        try:
+            self.paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+        except OSError as error:
+            raise UserError(f"--images {folder} cannot be listed ({error.strerror}); give another folder.") from error
         if not self.paths:
             raise UserError(f"--images {folder} holds no image; expected {', '.join(ENDINGS)} files.")
         self.encode = encode
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def source_of(self, index: int) -> str:
+        """The file of an image, for messages."""
+        return str(self.paths[index])
 
     def __getitem__(self, key: Key) -> dict[str, np.ndarray | str]:
         path = self.paths[key[1]]

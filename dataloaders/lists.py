@@ -3,7 +3,12 @@
 import codecs
 from pathlib import Path
 
+from dataloaders.reading import read_file
 from utils.errors import UserError
+
+MOST_BYTES = 130_000_000
+MOST_LINES = 2_000_000
+"""Bounds of a list; DomainNet's longest has half a million lines in 30 MB."""
 
 
 def read_lines(path: Path, form: str) -> list[bytes]:
@@ -14,12 +19,11 @@ def read_lines(path: Path, form: str) -> list[bytes]:
     Args:
         form: what a line must look like, for messages.
 
-    Raises: UserError if the file cannot be read, or has no line.
+    Raises: UserError if the file cannot be read, or has no line, or more than `MOST_LINES`.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): replace the file") from error
+    content = read_file(path, MOST_BYTES)
+    if content.count(b"\n") > MOST_LINES:
+        raise UserError(f"{path} has more than {MOST_LINES} lines {form!r}: it is no list of samples, replace it")
     lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
     while lines and not lines[-1].strip():
         lines.pop()

@@ -12,22 +12,33 @@ there is {task: data set}, and a step takes one batch of every task:
 """
 
 import itertools
+import os
+import sys
+import time
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.queues import Queue
 from operator import itemgetter
+from types import TracebackType
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from dataloaders.processes import obey_parent_alone, signals_held_back
 from utils.errors import UserError
+from utils.faults import explanation
 
 Key = tuple[int, int]
 """(pass number, index of the sample)."""
 
 TaskKey = tuple[str, Key]
 """A task with its own inputs, and the key of one of its samples."""
+
+SECONDS_TO_LEARN_OF_AN_END = 2
+"""Of a worker's, once its connection is broken; a signal ends the waiting."""
 
 
 def keyed_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
@@ -154,84 +165,145 @@ def evaluation_sampler(
     return FixedOrderBatchSampler(range(len(dataset)), batch_size, keep_last)
 
 
-class BatchLoader(DataLoader):
-    """A DataLoader that raises a data set's `UserError` with its own sentence.
+class SampleError(Exception):
+    """A sample that could not be made, for a reason that its data set did not foresee: the error's cause."""
 
-    PyTorch's workers would replace the sentence by a whole traceback; here the error travels as a value in
-    place of the batch, and is raised in the process that asked for it.
+
+def fetch(dataset: Dataset, key: Key) -> dict:
+    """The sample of a key.
+
+    Raises: UserError of the data set; `SampleError`, which names the sample, for everything else. A data set may tell
+    its `split`, and its `source_of(index)`, the file that a sample is made from.
     """
-
-    def __iter__(self) -> Iterator[dict]:
-        for batch in super().__iter__():
-            if isinstance(batch, UserError):
-                # A new error: through its traceback, `batch` would hold this frame, and so its workers.
-                raise UserError(str(batch))
-            yield batch
-
-
-class _ErrorsAsValues(Dataset):
-    """A data set whose `UserError` is returned in place of the sample."""
-
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
-
-    def __getitem__(self, key: Key) -> dict | UserError:
-        try:
-            return self.dataset[key]
-        except UserError as error:
-            return error
+    try:
+        return dataset[key]
+    except UserError:
+        raise
+    except Exception as error:
+        pass_number, index = key
+        split = f" of split {dataset.split!r}" if hasattr(dataset, "split") else ""
+        source = f" ({dataset.source_of(index)})" if hasattr(dataset, "source_of") else ""
+        raise SampleError(f"sample {index}{split}{source} could not be made, in pass {pass_number}") from error
 
 
-class _TaskSamples(Dataset):
-    """The data sets of several tasks as one, whose samples say which task they belong to."""
+def collate(samples: Sequence[dict]) -> dict:
+    """Samples -> batch: arrays become stacked tensors [N, ...], names a list.
 
-    def __init__(self, datasets: Mapping[str, Dataset]):
-        self.datasets = {task: _ErrorsAsValues(dataset) for task, dataset in datasets.items()}
-
-    def __getitem__(self, key: TaskKey) -> tuple[str, dict | UserError]:
-        task, own_key = key
-        return task, self.datasets[task][own_key]
-
-
-def collate(samples: list[dict | UserError]) -> dict | UserError:
-    """Samples -> batch: arrays become stacked tensors [N, ...], names a list; an error replaces all."""
-    for sample in samples:
-        if isinstance(sample, UserError):
-            return sample
+    Raises: UserError for images of several sizes.
+    """
     first = samples[0]
     for sample in samples:
         if "img" in first and sample["img"].shape != first["img"].shape:
             frames = f"{first['name']} ({_size(first)}) and {sample['name']} ({_size(sample)})"
-            return UserError(
+            raise UserError(
                 f"frames {frames} differ in size and cannot share a batch: "
                 "bring all frames to one size, or use a batch size of 1"
             )
     return default_collate(samples)
 
 
-def collate_tasks(samples: list[tuple[str, dict | UserError]]) -> dict | UserError:
-    """Samples of tasks with inputs of their own, task by task -> batch, as above; an error replaces all.
+def _size(sample: dict) -> str:
+    return "x".join(str(length) for length in sample["img"].shape[1:])
+
+
+class _Batches(Dataset, ABC):
+    """The keys of a batch -> the batch. An error that one sentence explains is returned in its place."""
+
+    @abstractmethod
+    def batch(self, keys: list) -> dict:
+        """Fetch the samples of the keys, and collate them."""
+
+    def __getitem__(self, keys: list) -> dict | UserError:
+        try:
+            return self.batch(keys)
+        except UserError as error:
+            # The file that was being read is not to blame for what the machine failed at.
+            return UserError(explanation(error.__cause__) or str(error))
+        except Exception as error:
+            sentence = explanation(error)
+            if sentence is None:
+                raise
+            return UserError(sentence)
+
+
+class _SharedBatches(_Batches):
+    """Batches of the data set that all tasks share."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def batch(self, keys: list[Key]) -> dict:
+        return collate([fetch(self.dataset, key) for key in keys])
+
+
+class _TaskwiseBatches(_Batches):
+    """Batches of tasks with inputs of their own.
 
     The target of such a task bears the task's name. Everything else, input and name, is kept per task.
     """
-    batch: dict = {}
-    for task, of_task in itertools.groupby(samples, key=itemgetter(0)):
-        collated = collate([sample for _, sample in of_task])
-        if isinstance(collated, UserError):
-            return collated
-        batch[task] = collated.pop(task)
-        for name, values in collated.items():
-            batch.setdefault(name, {})[task] = values
-    return batch
+
+    def __init__(self, datasets: Mapping[str, Dataset]):
+        self.datasets = datasets
+
+    def batch(self, keys: list[TaskKey]) -> dict:
+        batch: dict = {}
+        for task, of_task in itertools.groupby(keys, key=itemgetter(0)):
+            collated = collate([fetch(self.datasets[task], key) for _, key in of_task])
+            batch[task] = collated.pop(task)
+            for name, values in collated.items():
+                batch.setdefault(name, {})[task] = values
+        return batch
 
 
-def _size(sample: dict) -> str:
-    return "x".join(str(length) for length in sample["img"].shape[1:])
+class BatchLoader(DataLoader):
+    """A DataLoader that raises an error with its own sentence, and whose workers end when this process wants them to.
+
+    PyTorch's workers would replace the sentence by a whole traceback; here the error travels as a value in
+    place of the batch, and is raised in the process that asked for it.
+    """
+
+    def __iter__(self) -> Iterator[dict]:
+        with signals_held_back():
+            batches = super().__iter__()
+        try:
+            for batch in batches:
+                if isinstance(batch, UserError):
+                    # A new error: through its traceback, `batch` would hold this frame, and so its workers.
+                    raise UserError(str(batch))
+                yield batch
+        except (EOFError, ConnectionError) as error:
+            # A worker ended in the middle of handing over. PyTorch, whom the system tells of it, knows why.
+            time.sleep(SECONDS_TO_LEARN_OF_AN_END)
+            raise UserError(f"a data loading process ended ({error!r}): lower dataload.num_workers") from error
 
 
 def _start_worker(worker: int) -> None:
     # One thread per worker: PyTorch sees to its own, OpenCV's would fight over the cores.
     cv2.setNumThreads(0)
+    obey_parent_alone()
+    # Python would print what its threads fail at while they hand over a batch, and PyTorch wait for good for it.
+    Queue._on_queue_feeder_error = _send_error_instead
+    sys.excepthook = _end_where_nothing_can_be_sent
+
+
+def _send_error_instead(queue: Queue, error: Exception, unsent: tuple[int, dict] | memoryview) -> None:
+    """Hand over an error in place of a batch that could not be: memory or files may not suffice to share it."""
+    if isinstance(unsent, memoryview):
+        # Part of the message may be under way: no other would be understood.
+        _end_where_nothing_can_be_sent(type(error), error, error.__traceback__)
+    number, _ = unsent
+    reason = f"a data loading process could not hand over a batch ({type(error).__name__}: {error})"
+    queue.put((number, UserError(explanation(error) or reason)))
+
+
+def _end_where_nothing_can_be_sent(kind: type, error: BaseException, traceback: TracebackType | None) -> None:
+    """End this process, and say why by the exit code, unless it is the receiver that has gone."""
+    if not isinstance(error, (EOFError, ConnectionError)):
+        os._exit(getattr(error, "errno", None) or 1)
+
+
+def _unchanged(batch: dict | UserError) -> dict | UserError:
+    return batch
 
 
 def build_loader(
@@ -244,15 +316,17 @@ def build_loader(
         num_workers: 0 loads in this process. Workers live as long as the loader.
         pin_memory: for faster copies to a CUDA device.
 
-    Raises (while iterating): UserError of the data set; frames of several sizes in one batch.
+    Raises (while iterating): UserError of the data set; frames of several sizes in one batch; a fault of the machine.
+    `SampleError` for what the data set did not foresee. RuntimeError of PyTorch, at any moment, where a worker dies.
     """
-    taskwise = isinstance(dataset, Mapping)
     return BatchLoader(
-        _TaskSamples(dataset) if taskwise else _ErrorsAsValues(dataset),
-        batch_sampler=sampler,
+        _TaskwiseBatches(dataset) if isinstance(dataset, Mapping) else _SharedBatches(dataset),
+        # Whole batches are asked for, so that all that can fail in making one fails in one place.
+        batch_size=None,
+        sampler=sampler,
+        collate_fn=_unchanged,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        collate_fn=collate_tasks if taskwise else collate,
         worker_init_fn=_start_worker,
         persistent_workers=num_workers > 0,
         # A generator of its own: else each new iteration would draw from the global one, which training uses.

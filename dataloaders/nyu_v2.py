@@ -11,6 +11,7 @@ split for everything. The files of a frame:
 - depth    npy, float32 metres [H, W], at most 3e-5 = not measured
 """
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -149,7 +150,7 @@ def resolve_splits(dataroot: Path, names: Sequence[str], validation: str = "test
     """
     refuse_no_folder(dataroot, f"{SPLIT_FILE} (or img/ seg/ normal_mask/ depth/)")
     split_file = dataroot / SPLIT_FILE
-    if split_file.is_file():
+    if os.path.isfile(split_file):
         listed = read_split_file(split_file, FILES_OF_A_FRAME, names)
     else:
         listed = list_folders(dataroot, names)

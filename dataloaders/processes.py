@@ -1,6 +1,8 @@
-"""One job for many items, shared by several processes.
+"""Processes that work for this one: one job for many items, and what becomes of them when something ends.
 
 A process that dies (the system ends some where memory runs out) ends the work with a sentence; nothing waits for it.
+A process ends with its parent, or when the parent says so. Ctrl+C and the SIGTERM of a scheduler reach all processes of
+a run at once: then the parent decides, which may still need the others to finish what it is at.
 """
 
 import multiprocessing
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 import cv2
@@ -81,9 +84,43 @@ def _one_thread_in_new_processes() -> Iterator[None]:
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)
-    # Ctrl+C reaches every process; the first one then ends the others, which finish the item they are at.
+    obey_parent_alone()
+
+
+# Signals
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait in processes that are started meanwhile, until `obey_parent_alone` sees to them.
+
+    Those for this process arrive too, at the latest afterwards.
+    """
+    if multiprocessing.get_start_method() == "spawn":
+        # Python starts this process when it is first needed, and lets all signals through again as it does.
+        resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def obey_parent_alone() -> None:
+    """From a process that was started by another: end with that one, or at its SIGTERM, but at nobody else's.
+
+    macOS does not tell who sent a signal: there every SIGTERM ends the process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    watches = [_end_with_parent]
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        watches.append(_end_at_sigterm_of_parent)
+    else:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    # After that, since they inherit which signals are blocked.
+    for watch in watches:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _end_with_parent() -> None:
@@ -92,3 +129,12 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def _end_at_sigterm_of_parent() -> None:
+    # A thread, since the main one may be stuck in a library: that is what a parent ends its processes for.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)

@@ -185,7 +185,7 @@ FAULTS: dict[str, tuple[str, Damage, list[str]]] = {
     "truncated image of a domain": (
         "domainnet",
         truncate(f"sketch/bathtub/{TRAIN}.png"),
-        [f"/sketch/bathtub/{TRAIN}.png cannot be read as an image"],
+        [f"/sketch/bathtub/{TRAIN}.png is not a whole image"],
     ),
     "missing image of a domain": (
         "domainnet",

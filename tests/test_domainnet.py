@@ -352,6 +352,6 @@ def test_an_image_that_cannot_be_read_to_its_end_is_named_when_its_turn_comes(op
     paths[2].write_bytes(b"no image")
     real = open_domainnet(options, "train", True)["real"]
     for index, path in enumerate(paths):
-        with pytest.raises(UserError, match=rf"{path} cannot be read as an image"):
+        with pytest.raises(UserError, match=rf"{path} is not a whole image"):
             real[0, index]
     assert real[0, 3]["name"] == "train 3"

@@ -1,12 +1,18 @@
-"""How bad input reaches the user: one sentence and exit code 2; and folders that cannot be."""
+"""How a script ends: bad input, Ctrl+C, a reader that has gone; and folders that cannot be."""
 
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from utils.errors import UserError, exit_on_user_error
 from utils.files import make_folder
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_a_user_error_becomes_its_sentence_and_exit_code_2(capsys: pytest.CaptureFixture) -> None:
@@ -27,6 +33,58 @@ def test_without_an_error_the_script_ends_as_it_is() -> None:
     with exit_on_user_error():
         done = True
     assert done
+
+
+def test_a_pipe_other_than_the_output_is_a_fault_of_the_program() -> None:
+    with pytest.raises(BrokenPipeError), exit_on_user_error():
+        raise BrokenPipeError
+
+
+def script(body: str, output: int = subprocess.PIPE, unbuffered: str = "") -> subprocess.CompletedProcess:
+    """Run a few lines as a script of the project, in a process of their own."""
+    lines = f"import os, signal\nfrom utils.errors import *\nwith exit_on_user_error():\n    {body}\n"
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-c", lines]
+    return subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def unread_pipe() -> Iterator[int]:
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+def test_ctrl_c_ends_a_script_with_one_line() -> None:
+    ended = script("print('device: CPU'); os.kill(os.getpid(), signal.SIGINT); signal.pause()")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "device: CPU\n", "interrupted\n")
+
+
+def test_a_second_ctrl_c_ends_it_where_it_is() -> None:
+    ended = script("import atexit; atexit.register(os.kill, os.getpid(), signal.SIGINT); raise KeyboardInterrupt")
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "interrupted\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_nothing_is_said_where_the_reader_has_gone(lines: int, unbuffered: str, unread_pipe: int) -> None:
+    ended = script(f"print('a line\\n' * {lines})", unread_pipe, unbuffered)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_errors_are_told_even_where_the_reader_has_gone(unread_pipe: int) -> None:
+    ended = script("print('a line'); raise UserError('the data root is missing: give another.')", unread_pipe)
+    assert (ended.returncode, ended.stderr) == (2, "error: the data root is missing: give another.\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no disk that is always full")
+def test_output_to_a_full_disk_is_explained_once() -> None:
+    with open("/dev/full", "w") as full:
+        ended = script("print('a line')", full.fileno())
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: a disk is full")
+    assert ended.stderr.count("\n") == 1
 
 
 # Folders

@@ -1,24 +1,29 @@
 """Frames: which files a split file lists, and reading files of any kind."""
 
+import errno
 import json
-from io import BytesIO
+import os
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
+from dataloaders import domainnet
 from dataloaders.frames import (
     Frames,
     encode_depth,
-    is_truncated_jpeg,
+    find_file,
     read_array,
     read_channel,
     read_image,
     read_split_file,
     refuse_missing,
 )
+from dataloaders.lists import read_lines
 from utils.errors import UserError
 
 COLUMNS = ("img", "depth", "label")
@@ -67,44 +72,34 @@ def test_channel_of_16_bits_is_read_as_it_is(tmp_path: Path) -> None:
         read_channel(path, np.uint16, "depth")
 
 
-def encoded_jpeg(preview: bool, progressive: bool) -> bytes:
-    """A JPEG of 64x64 random pixels, with another whole one in its header as cameras put it there."""
-    image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3), dtype=np.uint8))
-    content, small = BytesIO(), BytesIO()
-    image.resize((8, 8)).save(small, "JPEG")
-    exif = b"Exif\0\0" + small.getvalue() if preview else b""
-    image.save(content, "JPEG", exif=exif, progressive=progressive)
-    return content.getvalue()
-
-
-@pytest.mark.parametrize("preview", [False, True])
-@pytest.mark.parametrize("progressive", [False, True])
-def test_truncated_jpeg_is_refused_whatever_opencv_makes_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preview: bool, progressive: bool
-) -> None:
-    path = tmp_path / "image.jpg"
-    whole = encoded_jpeg(preview, progressive)
-    for content in (whole, whole + b"\0 and more \xff\xda", whole[:2] + b"\xff" + whole[2:]):
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_png_with_a_flipped_bit_or_cut_short_is_refused(tmp_path: Path, dtype: type[np.unsignedinteger]) -> None:
+    path = tmp_path / "seg.png"
+    assert cv2.imwrite(str(path), np.random.RandomState(0).randint(0, 40, (30, 40)).astype(dtype))
+    whole = path.read_bytes()
+    flipped = [bytearray(whole) for _ in range(0, len(whole) - 12, 7)]  # The last chunk, IEND, has no content.
+    for place, content in enumerate(flipped):
+        content[7 * place] ^= 1 << place % 8
+    for content in [*flipped, *(whole[:length] for length in range(0, len(whole), 10))]:
         path.write_bytes(content)
-        assert read_image(path).shape == (64, 64, 3)
-    # OpenCV 5 refuses; 4 returns what it has, and grey for the rest.
-    monkeypatch.setattr(cv2, "imdecode", lambda content, flags: np.full((64, 64, 3), 128, np.uint8))
-    for length in (len(whole) - 1, len(whole) // 2):
-        path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"image\.jpg is not a whole image"):
-            read_image(path)
+        with pytest.raises(UserError, match=r"seg\.png (is not a whole image|claims to be \d+x\d+ pixels)"):
+            read_channel(path, dtype, "classes")
 
 
-def test_only_a_jpeg_can_be_a_truncated_one() -> None:
-    assert is_truncated_jpeg(b"\xff\xd8")
-    assert is_truncated_jpeg(b"\xff\xd8\xff\xe0" + bytes(40))
-    assert not is_truncated_jpeg(b"\x89PNG\r\n")
+def test_size_without_sense_is_refused_although_opencv_raises(tmp_path: Path) -> None:
+    path = tmp_path / "wide.bmp"
+    assert cv2.imwrite(str(path), np.zeros((1, 9), np.uint8))
+    content = bytearray(path.read_bytes())
+    content[18:22] = (2**21).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"wide\.bmp is not a whole image that OpenCV can decode"):
+        read_image(path)
 
 
 def test_file_that_vanishes_while_training_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.png cannot be read \(No such file"):
         read_image(tmp_path / "gone.png")
-    with pytest.raises(UserError, match=r"gone\.npy cannot be read as a NumPy array"):
+    with pytest.raises(UserError, match=r"gone\.npy cannot be read \(No such file"):
         read_array(tmp_path / "gone.npy")
 
 
@@ -112,14 +107,122 @@ def test_archives_pickles_and_truncated_arrays_are_no_arrays(tmp_path: Path) -> 
     path = tmp_path / "depth.npy"
     np.save(path, np.ones((40, 40)))
     np.testing.assert_array_equal(read_array(path), np.ones((40, 40)))
+    np.save(path, np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+    np.testing.assert_array_equal(read_array(path), np.arange(6.0).reshape(2, 3))
     whole = path.read_bytes()
     np.savez(tmp_path / "archive.npz", np.ones(3))
     np.save(tmp_path / "pickle.npy", np.array([None]))
     others = [(tmp_path / name).read_bytes() for name in ("archive.npz", "pickle.npy")]
-    for content in (whole[:-8], whole[:20], b"PK\x03\x04", *others):
+    for content in (whole[:-8], whole[:20], whole + b"\0", b"PK\x03\x04", *others):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"depth\.npy cannot be read as a NumPy array"):
             read_array(path)
+
+
+def test_an_array_can_be_written_to(tmp_path: Path) -> None:
+    np.save(tmp_path / "depth.npy", np.zeros(3))
+    array = read_array(tmp_path / "depth.npy")
+    array[1] = 5
+    assert array.tolist() == [0, 5, 0]
+
+
+def npy_file(header: str) -> bytes:
+    """An npy file of version 1 with this header and four values of four bytes."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(16)
+
+
+HEADER = "{'descr': '%s', 'fortran_order': False, 'shape': %s}"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER % ("<f4", "(5,)"),
+        HEADER % ("<f4", "(3,)"),
+        HEADER % ("<f4", "(-1,)"),
+        HEADER % ("<f4", f"({10**17},)"),
+        HEADER % ("<f4", f"({10**30},)"),
+        HEADER % ("<f4", f"(2, {2**62 + 2})"),
+        HEADER % ("|O", "(2,)"),
+        HEADER % ("|V2147483647", "(1,)"),
+        HEADER % ("|V0", f"({10**9},)"),
+        "[",
+        "'" * 3,
+        "-" * 9000 + "1",
+        "(" * 4000,
+        "{" + "'descr': '<f4', " * 1000,
+        "1" + "+1" * 4000,
+        " " * 30_000,
+        "__import__('os').system('true')",
+    ],
+)
+def test_header_that_does_not_fit_its_array_is_refused_in_one_line(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "depth.npy"
+    path.write_bytes(npy_file(HEADER % ("<f4", "(2, 2)")))
+    assert read_array(path).tolist() == [[0, 0], [0, 0]]
+    path.write_bytes(npy_file(header))
+    with pytest.raises(
+        UserError, match=r"depth\.npy (cannot be read as a NumPy array|holds an array without)"
+    ) as caught:
+        read_array(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 250
+
+
+READERS = (read_image, read_array, partial(read_lines, form="a sample"), domainnet.read_image)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_whatever_is_no_readable_file_is_named_with_the_reason(tmp_path: Path, reader: Callable) -> None:
+    path = tmp_path / "sample"
+    os.mkfifo(path)  # Nobody writes into it: whoever opens it waits for good.
+    with pytest.raises(UserError, match=r"sample cannot be read \(it is no regular file\)"):
+        reader(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"sample cannot be read \(it is a folder\)"):
+        reader(path)
+    path.rmdir()
+    path.symlink_to(path)
+    with pytest.raises(UserError, match=r"sample cannot be read \(Too many levels of symbolic links\)"):
+        reader(path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_disk_that_fails_is_named_and_a_full_table_of_files_is_not_blamed_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Callable
+) -> None:
+    path = tmp_path / "sample"
+    path.touch()
+    reasons = {errno.EIO: UserError, errno.EACCES: UserError, errno.EMFILE: OSError, errno.ENOMEM: OSError}
+    for number, expected in reasons.items():
+
+        def fail(*arguments: object, number: int = number, **options: object) -> None:
+            raise OSError(number, os.strerror(number), str(path))
+
+        monkeypatch.setattr(Path, "open", fail)
+        with pytest.raises(expected, match=re.escape(os.strerror(number))) as caught:
+            reader(path)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["a\nb.png", "a\0.png", "\x1b[2J.png", "a" * 5000, 3, None, ["a.png"]])
+def test_an_entry_that_can_be_no_path_is_refused_with_its_place(tmp_path: Path, file: object) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps({"train": [["i0", "d0", "l0"], ["i1", "d1", file]]}))
+    with pytest.raises(
+        UserError, match=r"^frame 1 of split 'train' of .*list\.json is not a list of the 3 paths"
+    ) as caught:
+        read_split_file(path, COLUMNS, ["img"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_root_whose_name_no_file_system_takes_is_no_folder() -> None:
+    for root in (Path("a" * 5000), Path("a\0b")):
+        with pytest.raises(UserError, match="is not a folder"):
+            find_file(root, "list.json")
+    with pytest.raises(UserError, match=r"has no a{5000}: give"):
+        find_file(Path(), "a" * 5000)
 
 
 def test_depth_is_valid_above_the_unmeasured_and_never_infinite() -> None:

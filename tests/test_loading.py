@@ -1,18 +1,24 @@
 """Loading: which keys form which batch, and what a training loop receives and does not feel."""
 
+import errno
 import itertools
+import os
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from dataloaders import loading
 from dataloaders.loading import (
     FixedOrderBatchSampler,
     Key,
     PassBatchSampler,
+    SampleError,
     build_loader,
     evaluation_sampler,
     keyed_generator,
@@ -41,6 +47,27 @@ class BrokenDataset(KeyDataset):
         if key[1] == 3:
             raise UserError("frame/3.png cannot be read: replace the file")
         return super().__getitem__(key)
+
+
+class FailingDataset(KeyDataset):
+    """Sample 3 fails, with an error of one's choice."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitem__(self, key: Key) -> dict:
+        if key[1] == 3:
+            raise self.error
+        return super().__getitem__(key)
+
+
+class FailingFrames(FailingDataset):
+    """The same, of a data set that knows where its samples come from."""
+
+    split = "train1"
+
+    def source_of(self, index: int) -> str:
+        return f"rooms/{index}.png"
 
 
 class TaskDataset(KeyDataset):
@@ -248,6 +275,67 @@ def test_error_of_a_worker_reaches_the_user_as_its_own_sentence(num_workers: int
         sentence = str(error)
     assert names == ["0:0", "0:1"]
     assert sentence == "frame/3.png cannot be read: replace the file"
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "sample"),
+    [
+        (FailingFrames, "sample 3 of split 'train1' (rooms/3.png) could not be made, in pass 2"),
+        (FailingDataset, "sample 3 could not be made, in pass 2"),
+    ],
+)
+def test_an_unforeseen_error_keeps_its_traceback_and_names_the_sample(
+    num_workers: int, kind: type[FailingDataset], sample: str
+) -> None:
+    loader = build_loader(kind(KeyError("seg")), PassBatchSampler(5, 5, 1, "train", start=2), num_workers, False)
+    trace = ""
+    try:
+        next(iter(loader))
+    except SampleError as error:
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        # It holds PyTorch's own frames, and these the error: a cycle that would keep the workers.
+        error.__traceback__ = None
+    assert f"SampleError: {sample}\n" in trace
+    assert "KeyError: 'seg'" in trace
+    assert "raise self.error" in trace
+
+
+def error_of_the_machine(number: int) -> UserError:
+    """As a data set reports a file that could not be opened."""
+    error = UserError("rooms/3.png cannot be read: replace the file")
+    error.__cause__ = OSError(number, os.strerror(number))
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (MemoryError(), r"^memory is exhausted \(MemoryError\): "),
+        (error_of_the_machine(errno.EMFILE), r"^too many files are open "),
+        (error_of_the_machine(errno.ENOENT), r"^rooms/3\.png cannot be read: replace the file$"),
+    ],
+)
+def test_the_machines_faults_are_not_blamed_on_the_sample(error: Exception, sentence: str) -> None:
+    loader = build_loader(FailingDataset(error), FixedOrderBatchSampler(range(5), 5, keep_last=True), 0, False)
+    with pytest.raises(UserError, match=sentence):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
+def test_a_broken_connection_to_a_worker_is_told_in_a_sentence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(loader: DataLoader) -> Iterator[dict]:
+        yield {"name": ["0:0"]}
+        raise error
+
+    monkeypatch.setattr(DataLoader, "__iter__", broken)
+    monkeypatch.setattr(loading, "SECONDS_TO_LEARN_OF_AN_END", 0)
+    batches = iter(build_loader(KeyDataset(), FixedOrderBatchSampler(range(5), 1, keep_last=True), 0, False))
+    assert next(batches) == {"name": ["0:0"]}
+    with pytest.raises(UserError, match=r"^a data loading process ended \((EOF|ConnectionReset)Error"):
+        next(batches)
 
 
 def test_frames_of_several_sizes_cannot_share_a_batch(tmp_path: Path) -> None:

@@ -231,6 +231,16 @@ def exchange_text_for_splits(folder: Path) -> None:
     (folder / "splits.mat").write_text("train: 1, 2")
 
 
+def damage_compressed_splits(folder: Path) -> None:
+    path = folder / "splits.mat"
+    scipy.io.savemat(path, {"trainNdxs": np.arange(100)}, do_compression=True)
+    path.write_bytes(path.read_bytes()[:150] + bytes(100))
+
+
+def exchange_a_large_file_for_splits(folder: Path) -> None:
+    (folder / "splits.mat").write_bytes(bytes(1_000_001))
+
+
 def map_to_41(folder: Path) -> None:
     scipy.io.savemat(folder / "classes.mat", {"mapClass": [[1, 41]]})
 
@@ -256,8 +266,10 @@ def remove_classes(folder: Path) -> None:
         (name_frame_twice, "splits.mat must name every frame, counted from 1, at most once"),
         (leave_out_test, "splits.mat has no whole numbers called testNdxs"),
         (exchange_text_for_splits, "splits.mat cannot be read as a MATLAB file"),
+        (damage_compressed_splits, "splits.mat cannot be read as a MATLAB file"),
+        (exchange_a_large_file_for_splits, "splits.mat cannot be read .it is larger than 1 MB"),
         (map_to_41, "mapClass of .*classes.mat must hold classes from 1 to 40"),
-        (remove_classes, "classes.mat cannot be read as a MATLAB file"),
+        (remove_classes, r"classes.mat cannot be read \(No such file or directory\)"),
     ],
 )
 def test_bad_sources_end_with_one_sentence_and_code_2(

@@ -279,6 +279,17 @@ def test_bad_sources_end_with_one_sentence_and_code_2(
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.parametrize("content", ["[]", "3", '{"views": 3}', '{"views": 3, "pixels": [1]}', '{"pixels": "0"}'])
+def test_damaged_counts_of_a_building_are_named(
+    content: str, raw: Path, tmp_path: Path, buildings: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(raw, tmp_path / "raw")
+    main(command(tmp_path / "raw", "--buildings", buildings))
+    (tmp_path / "raw/semseg_counts/castor.json").write_text(content)
+    message = r"castor\.json does not hold a building's counts of 17 classes: remove it, and run again"
+    assert_refused(command(tmp_path / "raw", "--buildings", buildings), message, capsys)
+
+
 def test_two_buildings_cannot_be_divided(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_taskonomy(tmp_path, {"ackerly": 1, "brown": 1})
     assert_refused(command(tmp_path), "has views of ackerly, brown alone, but train, val and test need", capsys)

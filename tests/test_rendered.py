@@ -153,9 +153,10 @@ def test_foreign_folder_and_damaged_record_are_refused(form: str, tmp_path: Path
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="new or an empty folder"):
         writer(form)(tmp_path, SIZES, seed=0)
-    (tmp_path / "rendered.json").write_text("{")
-    with pytest.raises(UserError, match=r"rendered\.json: expected"):
-        writer(form)(tmp_path, SIZES, seed=0)
+    for content in ("{", "3", "[[1]]", "[" * 50_000, " " * 100_001):
+        (tmp_path / "rendered.json").write_text(content)
+        with pytest.raises(UserError, match=r"rendered\.json: expected"):
+            writer(form)(tmp_path, SIZES, seed=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rendered.json", "thesis.txt"]
 
 

@@ -1,8 +1,17 @@
-"""The one exception that a user is meant to see, and how the scripts show it."""
+"""The one exception that a user is meant to see, and how the scripts end where something goes wrong."""
 
+import os
+import select
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
+
+from utils.faults import explanation
+
+FAILED, INTERRUPTED, READER_GONE = 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
+"""Exit codes; the last two as shells know them of programs that a signal ended."""
 
 
 class UserError(Exception):
@@ -14,9 +23,44 @@ class UserError(Exception):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turn a `UserError` into its sentence on standard error and exit code 2."""
+    """End a script as its user expects, without a traceback, unless the program itself is at fault.
+
+    - a `UserError`, or a fault of the machine (`utils.faults`): its sentence on standard error, exit code 2
+    - Ctrl+C: one line, exit code 130
+    - whoever reads standard output has gone (`python test.py | head`): nothing, exit code 141
+    """
     try:
         yield
+        # What is still to be written meets a full disk or a closed pipe here, not when Python has taken its leave.
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit(FAILED, f"error: {error}")
+    except KeyboardInterrupt:
+        # Whoever is still in a hurry is not told where Python was while it tidied up.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _exit(INTERRUPTED, "interrupted")
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            _exit(READER_GONE)
+        sentence = explanation(error)
+        if sentence is None:
+            raise
+        _exit(FAILED, f"error: {sentence}")
+
+
+def _exit(code: int, line: str | None = None) -> NoReturn:
+    if line:
+        print(line, file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would try again as it exits, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _reader_is_gone() -> bool:
+    # Asks for no event: that nobody reads is told unasked.
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -17,30 +17,43 @@ RANGES = {
     "less_than_equal": " of at most {le:.10g}",
     "string_too_short": " that is not empty",
     "too_short": " that is not empty",
+    "too_long": " of at most {max_length} entries",
     "finite_number": " that is finite",
 }
 
 
 def describe(schema: type[BaseModel], error: ErrorDetails) -> str:
     """One line for one error of `schema`'s validation: key, what was expected, what was found."""
-    location, found = error["loc"], show(error["input"])
-    key = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")
+    location, key = error["loc"], show_key(error["loc"])
     if error["type"] == "extra_forbidden":
         nearest = _nearest_key(schema, location)
         return f"{key}: expected a known key, found an unknown one, did you mean {nearest}?"
+    found = "nothing, the key is missing" if error["type"] == "missing" else show(error["input"])
     if error["type"] == "expected":
         return f"{key}: expected {error['msg']}, found {found}"
-    if error["type"] == "missing":
-        found = "nothing, the key is missing"
     limits = RANGES.get(error["type"], "").format(**error.get("ctx", {}))
     return f"{key}: expected {_kind(_annotation_at(schema, location), limits)}, found {found}"
 
 
+def show_key(location: Sequence[str | int]) -> str:
+    """The dotted name of a key, `train.lr` or `seed[1]`."""
+    names = (f"[{step}]" if isinstance(step, int) else "." + (shorten(step) or '""') for step in location)
+    return "".join(names).removeprefix(".")
+
+
 def show(value: Any) -> str:
-    """A value as it was found, cut after 60 characters."""
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    """A value as it was found, on one line and cut after 60 characters."""
+    try:
+        shown = shorten(json.dumps(value, ensure_ascii=False, default=str))
+    except ValueError:
+        shown = "a number of thousands of digits"  # Python refuses to write it
     return f"the text {shown}" if isinstance(value, str) else shown
+
+
+def shorten(text: str) -> str:
+    """A text cut after 60 characters, line breaks and what else would upset a terminal written as escapes."""
+    cut = text if len(text) <= 60 else f"{text[:57]}..."
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in cut)
 
 
 def is_section(annotation: Any) -> bool:
@@ -54,7 +67,7 @@ def _nearest_key(schema: type[BaseModel], location: Sequence[str | int]) -> str:
     *sections, name = (str(step) for step in location)
     section = ".".join(sections)
     # In a file, `train.lr: 1` at the top level means lr of train: its last part is the name.
-    name = name.rpartition(".")[2].lower()
+    name = shorten(name.rpartition(".")[2].lower())
 
     def likeness(known: tuple[str, str]) -> tuple[float, bool]:
         known_section, known_name = known

@@ -1,5 +1,6 @@
 """One sample of a data set opened, as far as that is possible, and what is wrong with its files."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ class Reader(Protocol):
 
 def read(path: Path, reader: Callable[[Path], Content], faults: list[str]) -> Content | None:
     """What a file holds; None, and a sentence added to `faults`, where it is missing or not of its form."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         faults.append(f"{path} does not exist: put it there or correct the path, which is relative to the data root")
         return None
     try:

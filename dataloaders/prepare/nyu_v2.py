@@ -10,20 +10,30 @@ The file is HDF5, as MATLAB 7.3 writes it, with the axes in MATLAB's order:
 A normal is fitted to the filled-in depth, as in the release, but kept only where something was measured.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 import scipy.io
-from scipy.io.matlab import MatReadError
 
 from dataloaders.nyu_v2 import SPLIT_FILE, UNMEASURED_DEPTH
-from dataloaders.prepare.output import Prepared, claim_folder, digest_of, stamp_of, whole, write_index
+from dataloaders.prepare.output import (
+    MOST_SOURCE_BYTES,
+    Prepared,
+    claim_folder,
+    digest_of,
+    stamp_of,
+    whole,
+    write_index,
+)
 from dataloaders.prepare.surface_normals import Intrinsics, surface_normals
 from dataloaders.processes import carry_out
+from dataloaders.reading import read_file
 from dataloaders.splits import Splits, divide_train
 from dataloaders.writing import masked_normal_colours, write_array, write_png
 from utils.errors import UserError
@@ -197,10 +207,15 @@ def read_official_splits(path: Path) -> dict[str, list[int]]:
 
 def read_matlab_numbers(path: Path, name: str) -> Sequence[int]:
     """The whole numbers of a variable in a MATLAB file up to version 7; UserError if there are none."""
+    file = BytesIO(read_file(path, MOST_SOURCE_BYTES))
     try:
-        content = scipy.io.loadmat(path, appendmat=False, variable_names=[name])
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
-        raise UserError(f"{path} cannot be read as a MATLAB file ({error}): give the file that holds {name}") from error
+        content = scipy.io.loadmat(file, variable_names=[name])
+    # What SciPy raises depends on the damage, and some of it, zlib.error for instance, is not SciPy's own.
+    except Exception as error:
+        reason = textwrap.shorten(str(error), width=150, placeholder=" ...")
+        raise UserError(
+            f"{path} cannot be read as a MATLAB file ({reason}): give the file that holds {name}"
+        ) from error
     values = np.ravel(content.get(name, ()))
     if not values.size or values.dtype.kind not in "iuf" or (values != np.floor(values)).any():
         raise UserError(f"{path} has no whole numbers called {name}: give the file that holds them")

@@ -8,11 +8,12 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dataloaders.prepare.output import (
+    MOST_SOURCE_BYTES,
     Prepared,
     array_file,
     claim_folder,
@@ -24,10 +25,12 @@ from dataloaders.prepare.output import (
     write_index,
 )
 from dataloaders.processes import carry_out
+from dataloaders.reading import read_file
 from dataloaders.splits import TRAIN2_SHARE, divide
 from dataloaders.taskonomy import (
     CLASS_WEIGHTS_FILE,
     FILES_OF_A_FRAME,
+    NUM_CLASSES,
     SPLIT_FILE,
     count_class_pixels,
     prior_factor,
@@ -167,8 +170,8 @@ def read_building_splits(path: Path, names: Sequence[str]) -> dict[str, list[str
     test without any.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_file(path, MOST_SOURCE_BYTES).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} cannot be read ({error}): give a file with lines 'building,split'") from error
     split_of: dict[str, str] = {}
     for building, split in parse_building_lines(lines):
@@ -232,7 +235,7 @@ def count_buildings(output: Path, buildings: Mapping[str, list[Row]], num_worker
         (name, rows) for name, rows in buildings.items() if not _is_counted(_counts_file(output, name), len(rows))
     ]
     carry_out(partial(count_building, output), unfinished, num_workers, "buildings")
-    return np.sum([read_json(_counts_file(output, name))["pixels"] for name in buildings], axis=0)
+    return np.sum([read_counts(_counts_file(output, name))["pixels"] for name in buildings], axis=0)
 
 
 def count_building(output: Path, building: tuple[str, list[Row]]) -> None:
@@ -247,4 +250,13 @@ def _counts_file(output: Path, building: str) -> Path:
 
 
 def _is_counted(path: Path, num_views: int) -> bool:
-    return path.is_file() and read_json(path)["views"] == num_views
+    return path.is_file() and read_counts(path)["views"] == num_views
+
+
+def read_counts(path: Path) -> dict[str, Any]:
+    """What `count_building` wrote; UserError for anything else."""
+    counts = read_json(path)
+    pixels = counts.get("pixels") if isinstance(counts, dict) else None
+    if not isinstance(pixels, list) or len(pixels) != NUM_CLASSES or not all(isinstance(n, int) for n in pixels):
+        raise UserError(f"{path} does not hold a building's counts of {NUM_CLASSES} classes: remove it, and run again")
+    return {"views": counts.get("views"), "pixels": pixels}

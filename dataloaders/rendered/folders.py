@@ -15,9 +15,10 @@ import numpy as np
 from dataloaders.processes import carry_out
 from dataloaders.rooms.view import Frame, render_frame
 from utils.errors import UserError
-from utils.files import remove_unfinished, write_json
+from utils.files import read_bounded, remove_unfinished, write_json
 
 ARGUMENTS_FILE = "rendered.json"
+MOST_RECORD_BYTES = 100_000
 
 RECIPE = 1
 """To be raised whenever the same seed gives other samples, so that a folder never mixes two kinds."""
@@ -110,8 +111,8 @@ def is_finished(folder: Path, arguments: dict[str, Any], last_file: Path) -> boo
 def read_record(record: Path) -> dict[str, Any]:
     """The arguments that a folder was rendered with; `UserError` where the file is damaged."""
     try:
-        return dict(json.loads(record.read_text(encoding="utf-8")))
-    except ValueError as error:
+        return dict(json.loads(read_bounded(record, MOST_RECORD_BYTES)))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"{record}: expected the arguments of a rendered data set as JSON, found none; delete its folder"
         ) from error
