@@ -239,8 +239,10 @@ def domain_tasks(options: TaskOptions) -> dict[str, Task]:
     Raises:
         UserError: fewer than two classes, or a name that a batch uses for something else.
     """
+    # Not of the classes alone: an attribute such as `training` is made with the instance.
+    taken = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
     for name, num_classes in options.num_classes.items():
-        if name in OTHER_MEANINGS or "." in name or hasattr(nn.ModuleDict, name) or hasattr(nn.ParameterDict, name):
+        if name in OTHER_MEANINGS or name in taken or "." in name:
             raise UserError(f"tasks: a domain cannot be called {name!r}, which means something else here; rename it.")
         if num_classes < 2:
             raise UserError(

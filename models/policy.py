@@ -6,12 +6,16 @@ Gumbel-Softmax so that the losses reach the logits (paper section 3.1); afterwar
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.shared_paths import Gates, HardGates
+from utils.errors import UserError
+
+T = TypeVar("T")
 
 Noise = Callable[[Tensor], Tensor]
 """Logits -> noise of their shape."""
@@ -25,8 +29,14 @@ def gumbel_noise(like: Tensor) -> Tensor:
 
 
 def gumbel_softmax(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
-    """softmax((logits + noise) / temperature) over the last axis: [..., 2] -> [..., 2]."""
-    return torch.softmax((logits + noise) / temperature, dim=-1)
+    """softmax((logits + noise) / temperature) over the last axis: [..., 2] -> [..., 2].
+
+    The temperature is at least 0; where it has decayed to next to nothing, the larger entry is 1 and the other 0.
+    """
+    perturbed = logits + noise
+    # A common shift changes no softmax. Without this one, small temperatures lead to infinity minus infinity.
+    behind = perturbed - perturbed.detach().amax(dim=-1, keepdim=True)
+    return torch.softmax(behind / max(temperature, torch.finfo(behind.dtype).tiny), dim=-1)
 
 
 def straight_through(probabilities: Tensor) -> Tensor:
@@ -99,13 +109,16 @@ class Policy(nn.Module):
         Curriculum (section 3.3): only the last `num_open` blocks follow the policy, the earlier ones are executed.
         """
         drawn = self._draw(temperature, noise)
-        return {task: self._behind_executed(probabilities, num_open) for task, probabilities in drawn.items()}
+        return {
+            task: self._behind_executed(probabilities[:, EXECUTE].unbind(), num_open)
+            for task, probabilities in drawn.items()
+        }
 
     def draw_hard_gates(self, temperature: float, num_open: int, noise: Noise = gumbel_noise) -> Gates:
         """As `draw_gates`, but with values of 0 or 1 (`hard_sampling`); the gradients are the soft gates'."""
         drawn = self._draw(temperature, noise)
         return {
-            task: self._behind_executed(straight_through(probabilities), num_open)
+            task: self._behind_executed(straight_through(probabilities)[:, EXECUTE].unbind(), num_open)
             for task, probabilities in drawn.items()
         }
 
@@ -113,34 +126,52 @@ class Policy(nn.Module):
         """task -> Gumbel-Softmax of its logits [L, 2]."""
         return {task: gumbel_softmax(logits, noise(logits), temperature) for task, logits in self.logits.items()}
 
-    def _behind_executed(self, probabilities: Tensor, num_open: int) -> list[int | Tensor]:
-        """One gate per block: 1 for the closed ones, then the last `num_open` execution probabilities."""
-        closed = self.num_blocks - num_open
-        return [1] * closed + list(probabilities[-num_open:, EXECUTE].unbind())
+    def _behind_executed(self, of_policy: Sequence[T], num_open: int) -> list[T | int]:
+        """One value per block: 1 for the closed ones, then those of the last `num_open` blocks with logits."""
+        if not 0 <= num_open <= self.num_policy_blocks:
+            raise ValueError(f"0 to {self.num_policy_blocks} blocks can be open, not {num_open}")
+        return [1] * (self.num_blocks - num_open) + list(of_policy[self.num_policy_blocks - num_open :])
 
     @torch.no_grad()
+    def _probabilities(self) -> dict[str, np.ndarray]:
+        """task -> P, float64 [L, 2]; on the CPU, so that every device gives the same to the last bit."""
+        probabilities = {
+            task: torch.softmax(logits.cpu().double(), dim=-1).numpy() for task, logits in self.logits.items()
+        }
+        for task, of_task in probabilities.items():
+            if not np.isfinite(of_task).all():
+                raise UserError(
+                    f"The policy of {task} has logits that are NaN or infinite, so it says nothing: lower policy_lr "
+                    "or use an earlier checkpoint."
+                )
+        return probabilities
+
     def execution_probabilities(self, num_open: int | None = None) -> dict[str, list[float]]:
-        """P(execute) per task and block, in [0, 1]; 1 for blocks without logits and those not among the last open."""
+        """P(execute) per task and block, in [0, 1]; 1 for blocks without logits and those not among the last open.
+
+        Raises:
+            UserError: logits are NaN or infinite.
+        """
         num_open = self.num_policy_blocks if num_open is None else num_open
-        executed = [1.0] * (self.num_blocks - num_open)
         return {
-            task: executed + torch.softmax(logits.double(), dim=-1)[-num_open:, EXECUTE].tolist()
-            for task, logits in self.logits.items()
+            task: [float(share) for share in self._behind_executed(probabilities[:, EXECUTE], num_open)]
+            for task, probabilities in self._probabilities().items()
         }
 
-    @torch.no_grad()
     def sample_architecture(self, seed: int, num_open: int | None = None) -> HardGates:
         """Hard gates drawn from P, task by task and block by block; the same seed gives the same architecture.
 
         The draws are the release's (NumPy's legacy `RandomState`), so that its seeds give its architectures. With
         `num_open`, only the last blocks follow the policy, as in the curriculum.
+
+        Raises:
+            UserError: logits are NaN or infinite.
         """
-        random = np.random.RandomState(seed)
-        sampled = {}
-        for task, logits in self.logits.items():
-            # On the CPU, so that every device gives the same architecture to the last bit.
-            probabilities = torch.softmax(logits.cpu().double(), dim=-1).numpy()
-            sampled[task] = [int(random.choice((1, 0), p=row)) for row in probabilities]
         num_open = self.num_policy_blocks if num_open is None else num_open
-        closed = self.num_blocks - num_open
-        return {task: [1] * closed + gates[len(gates) - num_open :] for task, gates in sampled.items()}
+        random = np.random.RandomState(seed)
+        # All blocks are drawn, the closed ones too, so that opening a block changes no other.
+        sampled = {
+            task: [int(random.choice((1, 0), p=row)) for row in probabilities]
+            for task, probabilities in self._probabilities().items()
+        }
+        return {task: self._behind_executed(gates, num_open) for task, gates in sampled.items()}

@@ -293,7 +293,7 @@ def test_text_that_looks_like_something_else_survives_the_round_trip(tmp_path: P
         ("a: " + "9" * 5000, "expected valid YAML, found "),
         ("a: 1\n--- \nb: 2\n", "expected valid YAML, found in line 2: "),
         ("a: \x07", "expected valid YAML, found "),
-        ("a: " + "x" * 1_000_000, "expected a configuration of at most 1 MB, found more"),
+        ("a: " + "x" * 1_000_000, "expected a configuration of at most 64 KB, found more"),
     ],
 )
 def test_files_that_are_no_plain_yaml_are_refused_in_one_line(tmp_path: Path, content: str, message: str):

@@ -18,11 +18,11 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from utils.errors import UserError
 from utils.files import write_text
-from utils.problems import describe, is_section, show
+from utils.problems import describe, is_section, shorten, show, show_key
 from utils.strict_yaml import format_yaml, parse_yaml, read_yaml, yaml_problem
 
 NUM_BLOCKS = {
@@ -39,16 +39,35 @@ NUM_BLOCKS = {
 # The values of keys
 # ---------------------------------------------------------------------------------------------------------
 
+MOST_COUNT = 10**9
+"""No run has more of anything; a larger number is a slip, and would overflow far from where it was written."""
+
+MOST_IN_A_LIST = 100
+"""So that a configuration with all its defaults written out is still one that can be read."""
+
+MOST_NAME_BYTES, MOST_PATH_CHARACTERS = 200, 1000
+"""Of a file's name, so that endings fit too, and of a path; file systems end at 255 and PATH_MAX."""
+
 
 def _list_to_tuple(value: Any) -> Any:
     # YAML has lists; a frozen configuration holds tuples.
     return tuple(value) if isinstance(value, list) else value
 
 
+def _refuse_impossible_path(path: str) -> str:
+    longest_name = max(len(name.encode("utf-8", "surrogatepass")) for name in path.split("/"))
+    if "\0" in path or len(path) > MOST_PATH_CHARACTERS or longest_name > MOST_NAME_BYTES:
+        raise PydanticCustomError(
+            "expected", f"text that can be a path, without NUL and at most {MOST_NAME_BYTES} bytes to a name"
+        )
+    return path
+
+
 def _refuse_path(name: str) -> str:
-    if name in ("", ".", "..") or name != name.strip() or any(mark in name for mark in "/\\\0"):
+    is_plain = name.isprintable() and name == name.strip() and not any(mark in name for mark in "/\\")
+    if not is_plain or name in ("", ".", ".."):
         raise PydanticCustomError("expected", "a plain name without / or \\, it becomes part of a path")
-    return name
+    return _refuse_impossible_path(name)
 
 
 def _refuse_repetition(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -57,21 +76,22 @@ def _refuse_repetition(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_refuse_impossible_path)]
 PlainName = Annotated[str, AfterValidator(_refuse_path)]
-NotNegative = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0, le=MOST_COUNT)]
+Count = Annotated[int, Field(ge=1, le=MOST_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
+Logit = Annotated[float, Field(ge=-1e30, le=1e30)]  # finite as float32 too
 Weight = Annotated[float, Field(ge=0)]
 Factor = Annotated[float, Field(gt=0, le=1)]
-Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_list_to_tuple), Field(min_length=1)]
-Counts = Annotated[tuple[Count, ...], BeforeValidator(_list_to_tuple), Field(min_length=1)]
-Weights = Annotated[tuple[Weight, ...], BeforeValidator(_list_to_tuple), Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_list_to_tuple), Field(min_length=1, max_length=MOST_IN_A_LIST)]
+Counts = Annotated[tuple[Count, ...], BeforeValidator(_list_to_tuple), Field(min_length=1, max_length=MOST_IN_A_LIST)]
+Weights = Annotated[tuple[Weight, ...], BeforeValidator(_list_to_tuple), Field(min_length=1, max_length=MOST_IN_A_LIST)]
 TaskNames = Annotated[
     tuple[PlainName, ...],
     BeforeValidator(_list_to_tuple),
-    Field(min_length=1),
+    Field(min_length=1, max_length=MOST_IN_A_LIST),
     AfterValidator(_refuse_repetition),
 ]
 
@@ -109,6 +129,8 @@ class PartialTrainSection(Section):
     reg_w_hamming: Weight | None = None  # weight of the sharing loss
     print_freq: Count = 100  # iterations between two logged losses
     val_freq: Count | None = None  # iterations between two evaluations
+    save_freq: Count = 500  # iterations between two `latest` checkpoints: at most so many are lost in a crash
+    max_bad_steps: Count = 10  # steps in a row without a finite loss and gradient that end the run
     decay_temp_freq: Count = 100  # accepted for the release's sake: it decays once per policy period
     init_temp: Positive = 5.0  # Gumbel-Softmax temperature at the start
     decay_temp: Factor = 0.965
@@ -210,7 +232,7 @@ class TestingConfig(Section):
     lambdas: Weights  # weights of the tasks' losses
     policy_model: Literal["task-specific", "instance-specific", "blockwise"] = "task-specific"  # blockwise: the same
     policy: bool = True  # false: all blocks executed by all tasks
-    init_neg_logits: float | None = None  # the skip logit of init_method all_chosen
+    init_neg_logits: Logit | None = None  # the skip logit of init_method all_chosen
     is_sparse: bool = True
     is_sharing: bool = True
     is_curriculum: bool = True
@@ -325,31 +347,38 @@ CROSS_CHECKS = {
 # ---------------------------------------------------------------------------------------------------------
 
 
+MOST_PROBLEMS = 100
+"""So many are shown of those that keys have by themselves; a damaged file can have a thousand."""
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = (), schema: type[Config] = TrainingConfig) -> Config:
     """Read a configuration file.
 
     Args:
-        path: YAML file, at most 1 MB, without anchors, aliases and tags.
+        path: YAML file, at most 64 KB, without anchors, aliases and tags.
         overrides: texts `section.key=value` or `key=value`, values in YAML; they win over the file.
         schema: `TrainingConfig`, or `TestingConfig` for files of test.py.
 
     Raises:
         UserError: one sentence for a file that cannot be read; for wrong content a header that names the
-            file and one line per problem: key, what was expected, what was found.
+            file and one line per problem (a hundred, if there are more): key, what was expected, what was found.
     """
     values = read_yaml(Path(path))
     problems = [problem for override in overrides if (problem := _apply(override, values))]
-    config = None
-    wrong_keys: set[str] = set()
+    config: Config | None = None
+    errors: list[ErrorDetails] = []
     try:
         config = schema.model_validate(values)
     except ValidationError as error:
-        problems += [describe(schema, details) for details in error.errors()]
-        wrong_keys = {".".join(step for step in e["loc"] if isinstance(step, str)) for e in error.errors()}
+        errors = error.errors(include_url=False)
+    problems += [describe(schema, error) for error in errors[:MOST_PROBLEMS]]
+    wrong_keys = {".".join(step for step in error["loc"] if isinstance(step, str)) for error in errors}
     problems += _contradictions(_sound_values(schema, values, wrong_keys))
     if problems or config is None:
-        noun = "problem" if len(problems) == 1 else "problems"
-        raise UserError("\n  ".join([f"{path}: {len(problems)} {noun} in the configuration", *problems]))
+        count = len(problems) + len(errors[MOST_PROBLEMS:])
+        noun = "problem" if count == 1 else "problems"
+        rest = [f"and {count - len(problems)} more"] if count > len(problems) else []
+        raise UserError("\n  ".join([f"{path}: {count} {noun} in the configuration", *problems, *rest]))
     return config
 
 
@@ -358,22 +387,38 @@ def write_config(config: TestingConfig, path: str | Path) -> None:
     write_text(path, format_yaml(config.model_dump(mode="json")))
 
 
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (value before, value now), for the keys of two dumped configurations that differ.
+
+    A key that was not known before, when an earlier version dumped it, has not changed.
+    """
+    changes = {}
+    for key, value in now.items():
+        former = before.get(key, value)
+        if isinstance(value, Mapping) and isinstance(former, Mapping):
+            nested = changed_settings(former, value)
+            changes |= {f"{key}.{nested_key}": change for nested_key, change in nested.items()}
+        elif former != value:
+            changes[key] = (former, value)
+    return changes
+
+
 def _apply(override: str, values: dict[str, Any]) -> str | None:
     """Set one `section.key=value` in `values`; returns the problem where it cannot be done."""
     name, equals, text = override.partition("=")
-    *sections, key = name.strip().split(".")
-    if not equals or not all([*sections, key]):
-        return f"--set {override}: expected section.key=value or key=value, found {show(override)}"
+    *sections, key = steps = name.strip().split(".")
+    if not equals or not all(steps) or len(sections) > 1 or not name.isprintable():
+        return f"--set {shorten(override)}: expected section.key=value or key=value, found {show(override)}"
     try:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
-        return f"{name.strip()}: expected a YAML value, found {show(text)} ({yaml_problem(error)})"
+        return f"{show_key(steps)}: expected a YAML value, found {show(text)} ({yaml_problem(error)})"
     for section in sections:
         if values.get(section) is None:
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):
-            return f"{name.strip()}: expected a key of a section, but {section} has the value {show(values)}"
+            return f"{show_key(steps)}: expected a key of a section, but {section} has the value {show(values)}"
     values[key] = value
     return None
 

@@ -87,23 +87,25 @@ class DepthRelease(Depth):
 class DepthStandard(Depth):
     """Depth in the standard protocol.
 
-    Absolute, relative and squared relative error, mean over pixels. A depth that is not positive is a miss.
+    Absolute, relative and squared relative error, mean over pixels. A depth that is not positive is a miss. Where
+    every valid depth is 0, the relative errors are None.
     """
 
     def update(self, prediction: Tensor, batch: Batch) -> None:
         """Depths [N, 1, h, w] against "depth" [N, 1, H, W] where "depth_valid"."""
         predicted, depth = valid_depths(bilinear(prediction, batch["depth"]), batch)
-        if not (depth > 0).any():
+        if len(depth) == 0:
             return
         errors = depth_errors(predicted, depth)
         self.add(num_divisible=len(errors["rel_err"]), **{name: error.sum() for name, error in errors.items()})
         ratio = torch.where(predicted > 0, larger_ratio(predicted, depth), torch.inf)
         self.add_pixels(errors["abs_err"], ratio)
 
-    def _summarise(self, sums: Sums) -> dict[str, float]:
+    def _summarise(self, sums: Sums) -> dict[str, Tensor | None]:
+        divisible = sums["num_divisible"] > 0
         means = {
             "abs_err": sums["abs_err"] / sums["num_pixels"],
-            "rel_err": sums["rel_err"] / sums["num_divisible"],
-            "sq_rel_err": sums["sq_rel_err"] / sums["num_divisible"],
+            "rel_err": sums["rel_err"] / sums["num_divisible"] if divisible else None,
+            "sq_rel_err": sums["sq_rel_err"] / sums["num_divisible"] if divisible else None,
         }
         return means | self.summarise_pixels(sums)

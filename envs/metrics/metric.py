@@ -1,7 +1,7 @@
 """What all metrics have in common: sums over batches, and the two ways to resize a prediction."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -38,7 +38,7 @@ class Metric(ABC):
         """
 
     @abstractmethod
-    def _summarise(self, sums: Sums) -> dict[str, float]:
+    def _summarise(self, sums: Sums) -> Mapping[str, Tensor | float | None]:
         """The values, from the sums over all batches (float64, on the CPU); at least one batch counted."""
 
     def add(self, **terms: Tensor | float) -> None:
@@ -48,10 +48,10 @@ class Metric(ABC):
             self._sums[name] = self._sums[name] + term if name in self._sums else term
 
     def compute(self) -> Values:
-        """The values over all batches so far; all None if no batch had a valid pixel.
+        """The values over all batches so far, finite; all None if no batch had a valid pixel.
 
         Raises:
-            UserError: a prediction was NaN or infinite.
+            UserError: a prediction that counts was NaN or infinite.
         """
         if not self._sums:
             return dict.fromkeys(self.names)
@@ -62,7 +62,7 @@ class Metric(ABC):
                 "measure: lower the learning rates or use an earlier checkpoint."
             )
         values = self._summarise(sums)
-        return {name: float(values[name]) for name in self.names}
+        return {name: None if values[name] is None else float(values[name]) for name in self.names}
 
 
 def nearest(prediction: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""What holds for every input, not for examples alone: hypothesis looks for one that breaks it."""
