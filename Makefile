@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 DEMO := yamls/demo/rooms.yml
 ROOMS := runs/data/rooms
 
-.PHONY: help demo test test-long lint clean
+.PHONY: help demo test test-long faults lint clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,15 +19,18 @@ $(VENV)/installed: requirements.txt
 
 demo: $(VENV)/installed  ## Render rooms, learn a policy, retrain 8 architectures, test the best: minutes on a laptop
 	$(RUN) -m dataloaders.rendered nyu_v2 $(ROOMS) --train 400 --test 60 --height 90 --width 120 --seed 0 --workers 2
-	$(RUN) train.py --config $(DEMO)
-	$(RUN) re-train.py --config $(DEMO) --exp_ids 0 1 2 3 4 5 6 7
+	$(RUN) train.py --config $(DEMO) --overwrite
+	$(RUN) re-train.py --config $(DEMO) --exp_ids 0 1 2 3 4 5 6 7 --overwrite
 	$(RUN) test.py --config $(DEMO) --best --constant
 
 test: $(VENV)/installed lint  ## Lint, and all tests but the long ones
-	$(RUN) -m pytest -q -m "not long"
+	$(RUN) -m pytest -q -m "not long and not faults"
 
 test-long: $(VENV)/installed  ## The whole demo as a test: minutes
 	$(RUN) -m pytest -q -m long
+
+faults: $(VENV)/installed  ## Hundreds of kills and full disks, each followed by --resume: the better part of an hour
+	$(RUN) -m pytest -q -s -m faults
 
 lint: $(VENV)/installed  ## Style and formatting
 	$(RUN) -m ruff check .

@@ -50,7 +50,7 @@ def main() -> None:
     # All are read before the first is tested, so that nothing that is wrong comes late.
     architectures = {}
     for exp_id, seed in seeds.items():
-        checkpoint = files.checkpoint(files.retrain_label(exp_id, policy_iter, config.test.which_iter))
+        checkpoint = files.retrain_checkpoint(exp_id, policy_iter, config.test.which_iter)
         architectures[exp_id] = read_retrained(net, files.gates(policy_iter, seed), checkpoint)
     if arguments.images:
         images = own_images(arguments.images, config.dataload, tasks, device)

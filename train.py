@@ -1,11 +1,14 @@
 """Learn what to share: warm up the network, then learn its weights and its policy in turns.
 
 Writes, into {exp_name} under the folders of `paths`:
-  checkpoints   warmup, latest and best (weights and policy), config.yml
+  checkpoints   warmup, latest and best (weights and policy), previous (the latest before), config.yml
   results       policy.json and policy.png: execution probability of every task and block
   logs          log.txt, metrics.jsonl, tensorboard events
+SIGTERM and Ctrl+C finish the step, save and stop; --resume goes on, after a crash too.
 Next, re-train.py samples architectures from the policy and trains them.
 """
+
+from argparse import Namespace
 
 from envs.data import Data
 from envs.experiment import (
@@ -14,56 +17,62 @@ from envs.experiment import (
     configured_tasks,
     curriculum,
     exp_seeds,
-    pretrained_state,
     regularisers,
 )
 from envs.policy_learning import learn_policy, train_without_policy, warm_up
-from envs.pretrained import begin_with_imagenet
-from envs.restoring import load_without_policy
-from envs.run_files import RunFiles
-from utils.command_line import next_command, script_parser
-from utils.config import load_config, write_config
+from envs.run_files import RUN, RunFiles
+from envs.starting import starting_point
+from utils.command_line import add_resume, next_command, script_parser
+from utils.config import TrainingConfig, load_config, write_config
 from utils.devices import choose_device, seed_everything
 from utils.errors import exit_on_user_error
+from utils.interruption import Interruption
 from utils.logger import RunLogger
+from utils.run_lock import locked
 
 TRAINING_SPLITS = ("train", "train1", "train2")
 
 
 def main() -> None:
-    """Phases 1 and 2 of the paper."""
-    arguments = script_parser(__doc__).parse_args()
+    """Phases 1 and 2 of the paper, by one process at a time."""
+    parser = script_parser(__doc__)
+    add_resume(parser)
+    arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
-    device, device_line = choose_device(arguments.gpus)
     files = RunFiles.of(config.paths, config.exp_name)
     files.make_folders()
+    files.tidy()
+    with locked(files.folders, RUN):
+        train(arguments, config, files)
+
+
+def train(arguments: Namespace, config: TrainingConfig, files: RunFiles) -> None:
+    """Begin a run, or go on with one, and see it through."""
+    device, device_line = choose_device(arguments.gpus)
     seed = config.seed[0]
     seed_everything(seed)
-
     tasks = configured_tasks(config)
-    net, vocabulary = configured_network(config, tasks), None
-    if config.train.resume:
-        vocabulary = load_without_policy(net, files.checkpoint(config.train.which_iter))
-    data = Data(config.dataload, tasks, seed, device, TRAINING_SPLITS, ["val"], vocabulary)
-    if config.imagenet_pretrain and not config.train.resume:
-        begin_with_imagenet(net, pretrained_state(config))
+    net = configured_network(config, tasks)
+    start = starting_point(config, net, files, arguments.resume, arguments.overwrite)
     net.to(device)
+    data = Data(config.dataload, tasks, seed, device, TRAINING_SPLITS, ["val"], start.vocabulary)
+    start.settle(data, files, arguments.overwrite)
 
-    warmed_up = config.policy and config.train.resume
-    with RunLogger(files.logs, finished=config.train.warm_up_iters - 1 if warmed_up else 0) as logger:
-        for line in [device_line, *data.notes]:
+    with RunLogger(files.logs, start.iteration, start.log_position) as logger, Interruption() as interruption:
+        for line in [device_line, *data.notes, *start.notes]:
             logger.message(line)
         write_config(config, files.checkpoints / "config.yml")
-        run = configured_run(config, net, tasks, data, files, logger)
+        run = configured_run(config, net, tasks, data, files, files.of_training(), logger, interruption)
+        if start.phase == "warm-up":
+            warm_up(run, start.stopped)
         if config.policy:
-            if not warmed_up:
-                warm_up(run)
-            best = learn_policy(run, curriculum(config, net.policy), regularisers(config, net.policy))
+            stopped = start.stopped if start.phase == "policy" else None
+            best = learn_policy(run, curriculum(config, net.policy), regularisers(config, net.policy), stopped)
             logger.message(f"policy   {files.results / 'policy.json'}, policy.png")
         else:
-            best = train_without_policy(run)
+            best = train_without_policy(run, start.stopped)
         logger.message(
-            f"best     iteration {best.iteration}, score {best.score:.4f}: {files.checkpoint('best')}\n"
+            f"best     iteration {best.iteration}, score {best.score:.4f}: {run.checkpoints.best}\n"
             f"next     {next_command('re-train.py', arguments, exp_seeds(config, None))}"
         )
 

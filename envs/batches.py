@@ -32,6 +32,12 @@ def gates_of_present(gates: Gates, inputs: Inputs) -> Gates:
     return {task: gates[task] for task in gates if task in inputs} if isinstance(inputs, dict) else gates
 
 
+def names_of(batch: Batch) -> list[str]:
+    """The names of the samples, of all tasks together."""
+    names = batch["name"]
+    return [name for of_task in names.values() for name in of_task] if isinstance(names, dict) else list(names)
+
+
 def tensors_of(inputs: Inputs) -> Iterator[Tensor]:
     """The tensors of inputs of either kind."""
     yield from inputs.values() if isinstance(inputs, dict) else [inputs]

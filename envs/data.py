@@ -45,8 +45,7 @@ class Preparation:
 class BatchStream:
     """An endless stream of checked batches on the device; workers start with the first batch."""
 
-    def __init__(self, loader: BatchLoader, batches_per_pass: int, prepare: Preparation) -> None:
-        self.batches_per_pass = batches_per_pass
+    def __init__(self, loader: BatchLoader, prepare: Preparation) -> None:
         self._loader = loader
         self._prepare = prepare
         self._batches: Iterator[Batch] | None = None
@@ -77,6 +76,7 @@ class Data:
 
     Attributes:
         seed: key of every random draw of the pipeline.
+        num_samples: split that is trained on -> number of samples, or {task: number} where tasks have their own.
         notes: what the user should know about the data root.
         class_names: task -> class -> name, as far as the data tell.
         vocabulary: the words of texts, to be kept with the checkpoint; None for images.
@@ -106,6 +106,7 @@ class Data:
         options = replace(data_options(settings, tasks, seed), vocabulary=vocabulary)
         self._training = {split: open_dataset(settings.dataset, options, split, True) for split in training_splits}
         self._evaluation = {split: open_dataset(settings.dataset, options, split, False) for split in evaluation_splits}
+        self.num_samples = {split: num_samples_of(dataset) for split, dataset in self._training.items()}
         datasets = [part for opened in (self._training, self._evaluation) for part in parts_of(opened.values())]
         self.notes = tuple(
             dict.fromkeys(note for opened in (self._training, self._evaluation) for note in notes_of(opened.values()))
@@ -125,11 +126,15 @@ class Data:
         other._training = {split: with_seed(dataset, seed) for split, dataset in self._training.items()}
         return other
 
+    def batches_per_pass(self, split: str, batch_size: int) -> int:
+        """Number of batches in one pass over a split, over its largest task where tasks have their own inputs."""
+        return training_sampler(self._training[split], batch_size, self.seed, split).batches_per_pass
+
     def training(self, split: str, batch_size: int, start: int = 0) -> BatchStream:
         """Augmented batches, endlessly, from batch number `start` on; tasks with own inputs have `batch_size` each."""
         dataset = self._training[split]
         sampler = training_sampler(dataset, batch_size, self.seed, split, start)
-        return BatchStream(self._loader(dataset, sampler), sampler.batches_per_pass, self._prepare)
+        return BatchStream(self._loader(dataset, sampler), self._prepare)
 
     def evaluation(self, split: str, batch_size: int, whole: bool) -> EvaluationBatches:
         """Samples as they are, always in the same order; `whole` keeps a last short batch."""
@@ -159,6 +164,11 @@ def with_seed(dataset: Dataset | dict[str, Dataset], seed: int) -> Dataset | dic
     other = copy(dataset)
     other.seed = seed
     return other
+
+
+def num_samples_of(dataset: Dataset | dict[str, Dataset]) -> int | dict[str, int]:
+    """How many samples a data set, or that of each task, has."""
+    return {task: len(own) for task, own in dataset.items()} if isinstance(dataset, dict) else len(dataset)
 
 
 def notes_of(opened: Iterable[Dataset | dict[str, Dataset]]) -> Iterator[str]:

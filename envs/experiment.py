@@ -12,7 +12,7 @@ from envs.policy_learning import Regularisers
 from envs.pretrained import imagenet_state
 from envs.restoring import LearnedPolicy
 from envs.run import Run
-from envs.run_files import RunFiles
+from envs.run_files import Checkpoints, RunFiles
 from envs.task_sets import build_tasks
 from envs.tasks import Task
 from models.multitask import MultiTaskNet, build_network
@@ -31,6 +31,7 @@ from models.shared_paths import HardGates, all_blocks
 from models.text_cnn import LAYOUTS as TEXT_BACKBONES
 from utils.config import TestingConfig, TrainingConfig
 from utils.errors import UserError
+from utils.interruption import Interruption
 from utils.logger import RunLogger
 
 BEST_CHOSEN_ON = {
@@ -99,7 +100,9 @@ def configured_run(
     tasks: dict[str, Task],
     data: Data,
     files: RunFiles,
+    checkpoints: Checkpoints,
     logger: RunLogger,
+    interruption: Interruption,
 ) -> Run:
     """The parts of a training run put together; says on which frames `best` will be chosen."""
     batches, batch_size = config.train.eval_batches, config.train.batch_size
@@ -116,10 +119,13 @@ def configured_run(
             "sharing": config.train.reg_w_hamming,
         },
         settings=config.train,
+        configuration=config.model_dump(mode="json"),
         data=data,
         validation=data.evaluation("val", batch_size, whole=batches is None),
         files=files,
+        checkpoints=checkpoints,
         logger=logger,
+        interruption=interruption,
         fix_bn=config.fix_BN,
     )
 

@@ -36,10 +36,17 @@ def policy_optimiser(net: MultiTaskNet, policy_lr: float) -> Adam:
     return Adam(groups, weight_decay=5e-4)
 
 
-def step_decay(optimiser: Optimizer, heads: Decay | None, backbone: Decay | None) -> LambdaLR:
-    """StepLR with a frequency and a rate of its own for heads and backbone; None keeps the rate."""
+def step_decay(optimiser: Optimizer, heads: Decay | None, backbone: Decay | None, steps: int = 0) -> LambdaLR:
+    """StepLR with a frequency and a rate of its own for heads and backbone; None keeps the rate.
+
+    Args:
+        steps: those already taken, so that a resumed run has the rates it would have had.
+    """
     decays = {"heads": heads, "backbone": backbone}
-    return LambdaLR(optimiser, [_factor(decays[group["name"]]) for group in optimiser.param_groups])
+    for group in optimiser.param_groups:
+        group["initial_lr"] = group["lr"]
+    factors = [_factor(decays[group["name"]]) for group in optimiser.param_groups]
+    return LambdaLR(optimiser, factors, last_epoch=steps - 1)
 
 
 def _factor(decay: Decay | None) -> Callable[[int], float]:

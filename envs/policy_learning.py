@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -9,10 +10,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from envs.data import BatchStream
+from envs.losses import Batch
 from envs.optimisers import learning_rates, policy_optimiser, step_decay, weight_optimiser
+from envs.resuming import StoppedRun, restore
 from envs.run import Run, ScoredEvaluation
 from envs.step_reports import StepReports
 from envs.steps import policy_step, training_mode, weight_step
+from envs.training import Progress, Training, attempt, refuse_to_end_diverging, saved_when_interrupted
 from envs.weight_training import WeightTraining, train_weights
 from models.policy import Curriculum, Policy
 from models.shared_paths import Gates, all_blocks, decided
@@ -25,175 +29,232 @@ Regularisers = Callable[[dict[str, Tensor], int], dict[str, Tensor]]
 """(logits, open blocks) -> the named losses on the logits that are switched on."""
 
 
-def warm_up(run: Run) -> None:
-    """Phase 1: train the weights while every task executes every block; saves `warmup`."""
-    gates = all_blocks(run.tasks, run.net.num_blocks)
-    training = WeightTraining.start(run, gates)
-    # Iterations count from 1 and the policy phase begins with number `warm_up_iters` (release).
-    train_weights(run, training, run.settings.warm_up_iters - 1, "warm-up", latest="latest", best=None)
-    training.save(run, "warmup")
-    run.logger.message(f"warm-up finished, saved {run.files.checkpoint('warmup')}")
+def warm_up(run: Run, stopped: StoppedRun | None) -> None:
+    """Phase 1: train the weights while every task executes every block; saves `warmup`. Goes on from `stopped`."""
+    training = WeightTraining.start(run, "warm-up", all_blocks(run.tasks, run.net.num_blocks), stopped)
+    train_weights(run, training, warm_up_end(run), "warm-up", keeps_best=False)
+    warmed_up = run.files.checkpoint("warmup")
+    training.save(run, warmed_up)
+    run.logger.message(f"warm-up finished, saved {warmed_up}")
 
 
-def train_without_policy(run: Run) -> ScoredEvaluation:
+def warm_up_end(run: Run) -> int:
+    """The last iteration of warm-up: they count from 1, and the policy's begin with `warm_up_iters` (release)."""
+    return max(run.settings.warm_up_iters - 1, 0)
+
+
+def train_without_policy(run: Run, stopped: StoppedRun | None) -> ScoredEvaluation:
     """Hard parameter sharing (`policy: False`): every task executes every block, to the end; saves `best`."""
-    gates = all_blocks(run.tasks, run.net.num_blocks)
-    training = WeightTraining.start(run, gates)
-    train_weights(run, training, run.settings.total_iters, "training", latest="latest", best="best")
-    return training.best
+    training = WeightTraining.start(run, "training", all_blocks(run.tasks, run.net.num_blocks), stopped)
+    train_weights(run, training, run.settings.total_iters, "training", keeps_best=True)
+    return training.progress.best
 
 
 @dataclass
-class PolicyLearning:
+class PolicyProgress(Progress):
+    """How far policy learning has come. Iterations count warm-up's too.
+
+    Attributes:
+        period: p, the number of finished periods of weight and policy steps.
+        position: steps finished in the current period.
+        temperature: tau of Gumbel-Softmax.
+        num_open: how many of the last blocks follow the policy in this period.
+    """
+
+    period: int = 0
+    position: int = 0
+    temperature: float = 5.0
+    num_open: int = 1
+
+    def weight_steps_taken(self, per_period: int) -> int:
+        """Batches of `train1` used so far, where a period has so many weight steps."""
+        return self.period * per_period + min(self.position, per_period)
+
+    def policy_steps_taken(self, per_period: int, weight_steps: int) -> int:
+        """Batches of `train2` used so far, where a period has so many policy steps after its weight steps."""
+        return self.period * per_period + max(0, self.position - weight_steps)
+
+
+@dataclass
+class PolicyLearning(Training):
     """What learns the policy, and how far it has come.
 
     Attributes:
-        iteration: the last finished one; warm-up's count too.
-        period: p, the number of finished periods of weight and policy steps.
-        temperature: tau of Gumbel-Softmax.
-        best: the best evaluation since every block follows the policy.
+        weight_steps, policy_steps: how many a period has of each.
     """
 
+    phase: ClassVar[str] = "policy"
+
+    weight_steps: int
+    policy_steps: int
     weight_optimiser: Optimizer
     weight_decay: LRScheduler
     policy_optimiser: Optimizer
-    iteration: int
-    temperature: float
-    period: int = 0
-    best: ScoredEvaluation | None = None
+    weight_reports: StepReports
+    policy_reports: StepReports
+    progress: PolicyProgress
 
     @classmethod
-    def start(cls, run: Run) -> "PolicyLearning":
-        """New optimisers for both kinds of parameters (release)."""
+    def start(cls, run: Run, stopped: StoppedRun | None = None) -> "PolicyLearning":
+        """New optimisers for both kinds of parameters (release); goes on from `stopped`.
+
+        Raises:
+            UserError: the stopped run is not of this network.
+        """
         settings = run.settings
-        weights = weight_optimiser(run.net, settings.heads_lr, settings.backbone_lr)
+        weight_steps = settings.weight_iter_alternate or run.data.batches_per_pass("train1", settings.batch_size)
+        policy_steps = settings.alpha_iter_alternate or run.data.batches_per_pass("train2", settings.batch_size)
+        optimisers = {
+            "weights": weight_optimiser(run.net, settings.heads_lr, settings.backbone_lr),
+            "policy": policy_optimiser(run.net, settings.policy_lr),
+        }
+        reports = {kind: StepReports(run.logger, kind, settings.print_freq, run.loss_weights) for kind in optimisers}
+        progress = PolicyProgress(iteration=warm_up_end(run), temperature=settings.init_temp)
+        if stopped:
+            progress = restore(stopped, run, PolicyProgress, optimisers, reports)
         decay = None
         if settings.policy_decay_lr_freq is not None:
             decay = (settings.policy_decay_lr_freq, settings.policy_decay_lr_rate)
+        taken = progress.weight_steps_taken(weight_steps)
         return cls(
-            weights,
-            step_decay(weights, heads=decay, backbone=decay),
-            policy_optimiser(run.net, settings.policy_lr),
-            iteration=max(settings.warm_up_iters - 1, 0),
-            temperature=settings.init_temp,
+            weight_steps,
+            policy_steps,
+            optimisers["weights"],
+            step_decay(optimisers["weights"], heads=decay, backbone=decay, steps=taken),
+            optimisers["policy"],
+            reports["weights"],
+            reports["policy"],
+            progress,
         )
 
-    def save(self, run: Run, label: str, num_open: int) -> None:
-        """Save network, logits and training state under a label."""
-        run.save(
-            label,
-            self.iteration,
-            {"weights": self.weight_optimiser, "policy": self.policy_optimiser},
-            {"weights": self.weight_decay},
-            self.best,
-            temp=self.temperature,
-            period=self.period,
-            open_blocks=num_open,
-        )
+    def state(self, run: Run) -> dict[str, Any]:
+        """All that learning needs; `temp` is the release's name for the temperature."""
+        return {
+            "optimisers": {"weights": self.weight_optimiser.state_dict(), "policy": self.policy_optimiser.state_dict()},
+            "reports": {"weights": self.weight_reports.unreported(), "policy": self.policy_reports.unreported()},
+            "open_blocks": self.progress.num_open,
+            "temp": self.progress.temperature,
+        }
 
-    def state(self, num_open: int) -> dict[str, float]:
+    def logged_state(self) -> dict[str, float]:
         """What changes from period to period, for the log."""
         return {
-            "temperature": self.temperature,
-            "open_blocks": num_open,
+            "temperature": self.progress.temperature,
+            "open_blocks": self.progress.num_open,
             **learning_rates(self.weight_optimiser),
             **learning_rates(self.policy_optimiser),
         }
 
 
-def learn_policy(run: Run, curriculum: Curriculum, regularisers: Regularisers) -> ScoredEvaluation:
+def learn_policy(
+    run: Run, curriculum: Curriculum, regularisers: Regularisers, stopped: StoppedRun | None
+) -> ScoredEvaluation:
     """Phase 2: periods of weight steps on `train1`, an evaluation, then policy steps on `train2`.
 
-    After each period the temperature decays and the curriculum may open one more block. Saves `latest` after
-    the weight steps of each period, and `best`, weights and logits, by the score of sampled gates.
+    After each period the temperature decays and the curriculum may open one more block. Saves `latest` every
+    `save_freq` iterations, and `best`, weights and logits, by the score of sampled gates. Goes on from `stopped`.
 
     Returns:
         The evaluation of `best`.
     """
     settings = run.settings
-    learning = PolicyLearning.start(run)
-    train1 = run.data.training("train1", settings.batch_size)
-    train2 = run.data.training("train2", settings.batch_size)
-    weight_steps = settings.weight_iter_alternate or train1.batches_per_pass
-    policy_steps = settings.alpha_iter_alternate or train2.batches_per_pass
-    best_from = learning.iteration + curriculum.periods * (weight_steps + policy_steps)
-    weight_reports = StepReports(run.logger, "weights", settings.print_freq, run.loss_weights)
-    policy_reports = StepReports(run.logger, "policy", settings.print_freq, run.loss_weights)
-    while learning.iteration < settings.total_iters:
-        num_open = curriculum.num_open(learning.period)
-        take_weight_steps(run, learning, train1, weight_steps, num_open, weight_reports)
-        scored = evaluate_sample(run, learning, num_open)
-        if learning.iteration >= best_from and scored.is_better_than(learning.best):
-            keep_as_best(run, learning, scored, num_open)
-        learning.save(run, "latest", num_open)
-        if learning.iteration == settings.total_iters:
-            break
-        take_policy_steps(run, learning, train2, policy_steps, num_open, regularisers, policy_reports)
-        report_policy(run, learning, num_open)
-        learning.temperature *= settings.decay_temp
-        learning.period += 1
-    learning.save(run, "latest", num_open)
-    if learning.best is None:
-        run.logger.message(
-            f"training ended before iteration {best_from}, when the curriculum has opened every block and an "
-            "evaluation may be best: the final state becomes best"
-        )
-        if scored.iteration < learning.iteration:
-            scored = evaluate_sample(run, learning, num_open)
-        keep_as_best(run, learning, scored, num_open)
-    return learning.best
+    learning = PolicyLearning.start(run, stopped)
+    progress = learning.progress
+    weight_steps, policy_steps = learning.weight_steps, learning.policy_steps
+    taken = progress.weight_steps_taken(weight_steps), progress.policy_steps_taken(policy_steps, weight_steps)
+    train1 = run.data.training("train1", settings.batch_size, start=taken[0])
+    train2 = run.data.training("train2", settings.batch_size, start=taken[1])
+    best_from = warm_up_end(run) + curriculum.periods * (weight_steps + policy_steps)
+    with saved_when_interrupted(run, learning):
+        if not stopped:
+            learning.save_latest(run)
+        # A stop may lie anywhere in a period; whatever of it was done before is not done again.
+        while progress.iteration < settings.total_iters or progress.position > 0:
+            if progress.position == 0:
+                progress.num_open = curriculum.num_open(progress.period)
+            take_weight_steps(run, learning, train1)
+            if progress.position <= weight_steps:
+                evaluate_period(run, learning, best_from)
+                if progress.iteration >= settings.total_iters:
+                    break
+            take_policy_steps(run, learning, train2, regularisers)
+            end_period(run, learning)
+        refuse_to_end_diverging(run, progress)
+        if progress.best is None:
+            run.logger.message(
+                f"training ended before iteration {best_from}, when the curriculum has opened every block and an "
+                "evaluation may be best: the final state becomes best"
+            )
+            keep_final_as_best(run, learning)
+        learning.save_latest(run)
+    return progress.best
 
 
-def take_weight_steps(
-    run: Run, learning: PolicyLearning, batches: BatchStream, count: int, num_open: int, reports: StepReports
-) -> None:
-    """`count` updates of the weights, each under newly drawn gates; the logits stay as they are."""
+def take_weight_steps(run: Run, learning: PolicyLearning, batches: BatchStream) -> None:
+    """The period's updates of the weights, each under newly drawn gates; the logits stay as they are."""
+    policy, progress, hard = run.net.policy, learning.progress, run.settings.hard_sampling
+
+    def step(batch: Batch) -> dict[str, Tensor]:
+        gates = draw_constant_gates(policy, progress.temperature, progress.num_open, hard)
+        return weight_step(run.net, gates, batch, run.tasks, run.loss_weights, learning.weight_optimiser)
+
     training_mode(run.net, run.fix_bn)
-    state = learning.state(num_open)
-    for iteration in iterations(run, learning, count, "weights"):
-        gates = draw_constant_gates(run.net.policy, learning.temperature, num_open, run.settings.hard_sampling)
-        losses = weight_step(run.net, gates, next(batches), run.tasks, run.loss_weights, learning.weight_optimiser)
-        state = learning.state(num_open)
+    for _ in period_iterations(run, learning, learning.weight_steps, "weights"):
+        losses = attempt(run, progress, next(batches), step)
+        progress.position += 1
+        if losses:
+            learning.weight_reports.add(progress.iteration, losses, learning.logged_state())
         learning.weight_decay.step()
-        learning.iteration = iteration
-        reports.add(iteration, losses, state)
-    reports.report(learning.iteration, state)
+        run.interruption.check()
+        learning.save_now_and_then(run)
+    learning.weight_reports.report(progress.iteration)
 
 
-def take_policy_steps(
-    run: Run,
-    learning: PolicyLearning,
-    batches: BatchStream,
-    count: int,
-    num_open: int,
-    regularisers: Regularisers,
-    reports: StepReports,
-) -> None:
-    """`count` updates of the logits, each through newly drawn gates; the weights stay as they are."""
-    training_mode(run.net, run.fix_bn)
-    policy = run.net.policy
+def take_policy_steps(run: Run, learning: PolicyLearning, batches: BatchStream, regularisers: Regularisers) -> None:
+    """The period's updates of the logits, each through newly drawn gates; the weights stay as they are."""
+    policy, progress = run.net.policy, learning.progress
     draw_gates = policy.draw_hard_gates if run.settings.hard_sampling else policy.draw_gates
-    state = learning.state(num_open)
-    for iteration in iterations(run, learning, count, "policy"):
-        losses = policy_step(
-            run.net,
-            draw_gates(learning.temperature, num_open),
-            next(batches),
-            run.tasks,
-            run.loss_weights,
-            regularisers(dict(policy.logits.items()), num_open),
-            learning.policy_optimiser,
-        )
-        learning.iteration = iteration
-        reports.add(iteration, losses, state)
-    reports.report(learning.iteration, state)
+
+    def step(batch: Batch) -> dict[str, Tensor]:
+        gates = draw_gates(progress.temperature, progress.num_open)
+        on_logits = regularisers(dict(policy.logits.items()), progress.num_open)
+        optimiser = learning.policy_optimiser
+        return policy_step(run.net, gates, batch, run.tasks, run.loss_weights, on_logits, optimiser)
+
+    training_mode(run.net, run.fix_bn)
+    for _ in period_iterations(run, learning, learning.weight_steps + learning.policy_steps, "policy"):
+        losses = attempt(run, progress, next(batches), step)
+        progress.position += 1
+        if losses:
+            learning.policy_reports.add(progress.iteration, losses, learning.logged_state())
+        run.interruption.check()
+        learning.save_now_and_then(run)
+    learning.policy_reports.report(progress.iteration)
 
 
-def iterations(run: Run, learning: PolicyLearning, count: int, title: str) -> Iterator[int]:
-    """The next `count` iteration numbers, or fewer where training ends, with a progress bar over all of them."""
-    first, last = learning.iteration + 1, min(learning.iteration + count, run.settings.total_iters)
-    title = f"period {learning.period}, {title}"
-    return run.logger.progress(range(first, last + 1), title, run.settings.total_iters)
+def period_iterations(run: Run, learning: PolicyLearning, until: int, title: str) -> Iterator[int]:
+    """The iterations up to a position in the period, or fewer where training ends, under a bar over all of them."""
+    progress, total = learning.progress, run.settings.total_iters
+    first, last = progress.iteration + 1, min(progress.iteration + until - progress.position, total)
+    return run.logger.progress(range(first, last + 1), f"period {progress.period}, {title}", total)
+
+
+def evaluate_period(run: Run, learning: PolicyLearning, best_from: int) -> None:
+    """Evaluate what the period's weight steps have led to, unless that was done before a stop."""
+    progress = learning.progress
+    if not progress.is_evaluated:
+        progress.evaluated = evaluate_sample(run, progress)
+        if progress.iteration >= best_from and progress.evaluated.is_better_than(progress.best):
+            keep_as_best(run, learning, progress.evaluated)
+
+
+def end_period(run: Run, learning: PolicyLearning) -> None:
+    """Report the policy; the temperature decays."""
+    progress = learning.progress
+    report_policy(run, progress)
+    progress.temperature *= run.settings.decay_temp
+    progress.period += 1
+    progress.position = 0
 
 
 @torch.no_grad()
@@ -204,40 +265,48 @@ def draw_constant_gates(policy: Policy, temperature: float, num_open: int, hard:
     return policy.draw_gates(temperature, num_open)
 
 
-def evaluate_sample(run: Run, learning: PolicyLearning, num_open: int) -> ScoredEvaluation:
+def evaluate_sample(run: Run, progress: PolicyProgress) -> ScoredEvaluation:
     """Evaluate one architecture sampled from the policy; closed blocks are executed by all."""
-    gates = run.net.policy.sample_architecture(derived_seed(run.data.seed, learning.iteration), num_open)
-    return run.evaluate(gates, learning.iteration)
+    seed = derived_seed(run.data.seed, progress.iteration)
+    return run.evaluate(run.net.policy.sample_architecture(seed, progress.num_open), progress.iteration)
 
 
-def keep_as_best(run: Run, learning: PolicyLearning, scored: ScoredEvaluation, num_open: int) -> None:
+def keep_final_as_best(run: Run, learning: PolicyLearning) -> None:
+    """Make the state that training ended with `best`."""
+    progress = learning.progress
+    if not progress.is_evaluated:
+        progress.evaluated = evaluate_sample(run, progress)
+    keep_as_best(run, learning, progress.evaluated)
+
+
+def keep_as_best(run: Run, learning: PolicyLearning, scored: ScoredEvaluation) -> None:
     """Save weights and logits as `best`, and the policy as a file and a picture."""
-    learning.best = scored
-    learning.save(run, "best", num_open)
-    write_policy(run, learning.iteration, num_open)
+    learning.progress.best = scored
+    learning.save(run, run.checkpoints.best)
+    write_policy(run, learning.progress)
 
 
-def write_policy(run: Run, iteration: int, num_open: int) -> None:
+def write_policy(run: Run, progress: PolicyProgress) -> None:
     """Write the execution probabilities of `best`, task -> one per block, as `policy.json` and `policy.png`."""
-    probabilities = run.net.policy.execution_probabilities(num_open)
+    probabilities = run.net.policy.execution_probabilities(progress.num_open)
     write_json(
         run.files.results / "policy.json",
         {
             "checkpoint": "best",
-            "iteration": iteration,
-            "open_blocks": num_open,
+            "iteration": progress.iteration,
+            "open_blocks": progress.num_open,
             "execution_probability": probabilities,
         },
     )
-    save_shares(run.files.results / "policy.png", probabilities, f"P(execute) at iteration {iteration}")
+    save_shares(run.files.results / "policy.png", probabilities, f"P(execute) at iteration {progress.iteration}")
 
 
-def report_policy(run: Run, learning: PolicyLearning, num_open: int) -> None:
+def report_policy(run: Run, progress: PolicyProgress) -> None:
     """Log P(execute) of every task and block, with a picture in text."""
-    probabilities = run.net.policy.execution_probabilities(num_open)
+    probabilities = run.net.policy.execution_probabilities(progress.num_open)
     run.logger.scalars(
         "execution_probability",
-        learning.iteration,
+        progress.iteration,
         {
             f"{task}/block{block:02d}": probability
             for task, row in probabilities.items()
@@ -245,7 +314,7 @@ def report_policy(run: Run, learning: PolicyLearning, num_open: int) -> None:
         },
     )
     run.logger.message(
-        f"iteration {learning.iteration}: P(execute) after policy period {learning.period + 1}, "
-        f"last {num_open} of {run.net.num_blocks} blocks open, temperature {learning.temperature:.3f}\n"
+        f"iteration {progress.iteration}: P(execute) after policy period {progress.period + 1}, "
+        f"last {progress.num_open} of {run.net.num_blocks} blocks open, temperature {progress.temperature:.3f}\n"
         f"{format_shares(probabilities)}"
     )

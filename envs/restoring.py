@@ -43,20 +43,34 @@ def load_network(net: MultiTaskNet, path: Path) -> dict[str, Any]:
 def load_learned_policy(net: MultiTaskNet, path: Path) -> LearnedPolicy:
     """Load weights and logits into `net`, for sampling from its policy; raises as `load_network`."""
     checkpoint = load_network(net, path)
-    return LearnedPolicy(net.policy, checkpoint.get("open_blocks"), kept_vocabulary(checkpoint, path))
+    num_open, blocks = checkpoint.get("open_blocks"), net.policy.num_policy_blocks
+    if num_open is not None and (not isinstance(num_open, int) or not 0 <= num_open <= blocks):
+        raise UserError(f"checkpoint {path} says {num_open} for how many of {blocks} blocks are open; choose another.")
+    return LearnedPolicy(net.policy, num_open, kept_vocabulary(checkpoint, path))
 
 
-def load_without_policy(net: MultiTaskNet, path: Path) -> tuple[str, ...] | None:
-    """Load the weights of a checkpoint and keep the logits as they are (`train.resume`); raises as `load_network`.
+@dataclass(frozen=True)
+class WarmStart:
+    """What weights from a checkpoint come with.
 
-    Returns: its vocabulary, None for images.
+    Attributes:
+        vocabulary: the words that the network has learned; None for images.
+        log_position: bytes of `metrics.jsonl` that were written until then; 0 where the checkpoint does not say.
     """
+
+    vocabulary: tuple[str, ...] | None
+    log_position: int
+
+
+def load_without_policy(net: MultiTaskNet, path: Path) -> WarmStart:
+    """Load the weights of a checkpoint and keep the logits as they are (`train.resume`); raises as `load_network`."""
     checkpoint = load_checkpoint(path)
     state = our_state(checkpoint["mtl-net"], net, path)
     weights = {key: value for key, value in state.items() if not key.startswith("policy.")}
     fresh = {key: value for key, value in net.state_dict().items() if key.startswith("policy.")}
     load_weights(net, weights | fresh, path)
-    return kept_vocabulary(checkpoint, path)
+    position = checkpoint.get("log_position")
+    return WarmStart(kept_vocabulary(checkpoint, path), position if isinstance(position, int) else 0)
 
 
 def kept_vocabulary(checkpoint: dict[str, Any], path: Path) -> tuple[str, ...] | None:

@@ -39,6 +39,7 @@ def retraining_result(
     exp_id: int,
     seed: int,
     policy_iter: str,
+    iterations: int,
     gates: HardGates,
     best: ScoredEvaluation,
     cost: Mapping[str, Any],
@@ -48,6 +49,7 @@ def retraining_result(
         "exp_id": exp_id,
         "seed": seed,
         "policy_iter": policy_iter,
+        "iterations": iterations,
         "gates": gates,
         "score": best.score,
         "best_iteration": best.iteration,
@@ -72,6 +74,12 @@ def collect_retraining(files: RunFiles, architectures: Mapping[int, HardGates]) 
         read_result(path, {"exp_id", "seed", "gates", "score", "metrics", "cost"}) for path in paths if path.is_file()
     ]
     return [run for run in runs if run["gates"] == architectures[run["exp_id"]]]
+
+
+def finished_retrainings(files: RunFiles, architectures: Mapping[int, HardGates], iterations: int) -> set[int]:
+    """Which architectures, by exp_id, are retrained already, for at least so many iterations; as above."""
+    runs = collect_retraining(files, architectures)
+    return {run["exp_id"] for run in runs if run.get("iterations", 0) >= iterations}
 
 
 def read_result(path: Path, keys: set[str]) -> dict[str, Any]:

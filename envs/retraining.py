@@ -1,40 +1,53 @@
 """Phase 3: retrain the network under an architecture sampled from the policy."""
 
-from typing import Any
+from dataclasses import replace
 
+from envs.data import Data
+from envs.resuming import StoppedRun, refuse_another_run, refuse_other_data, stopped_run
 from envs.run import Run, ScoredEvaluation
 from envs.run_files import RunFiles
-from envs.weight_training import WeightTraining, read_training_state, train_weights
+from envs.weight_training import WeightTraining, refuse_other_gates, train_weights
 from models.shared_paths import HardGates
+from utils.config import TrainingConfig
+from utils.errors import UserError
 
 
-def interrupted_state(
-    files: RunFiles, exp_id: int, policy_iter: str, gates: HardGates, vocabulary: tuple[str, ...] | None
-) -> dict[str, Any] | None:
-    """What an earlier retraining of these gates, on these words, left as `latest`; None where there is nothing.
-
-    Raises:
-        UserError: there is a checkpoint, but not one to go on from.
-    """
-    latest = files.checkpoint(files.retrain_label(exp_id, policy_iter, "latest"))
-    return read_training_state(latest, gates, vocabulary) if latest.is_file() else None
-
-
-def retrain(run: Run, gates: HardGates, exp_id: int, interrupted: dict[str, Any] | None) -> ScoredEvaluation:
-    """Train `run.net` under fixed gates for `retrain_total_iters`; saves `latest` and `best` under their labels.
+def stopped_retraining(
+    config: TrainingConfig,
+    files: RunFiles,
+    exp_id: int,
+    gates: HardGates,
+    data: Data,
+    resume: bool,
+    overwrite: bool,
+) -> StoppedRun | None:
+    """The retraining of this number that was stopped; None to begin one.
 
     Args:
-        interrupted: state to go on from, or None to begin.
+        data: of this retraining's seed.
+        resume, overwrite: what shall become of one that is found.
+
+    Raises:
+        UserError: there is one that nothing was said about, or one of another configuration, of other gates, words or
+            data.
+    """
+    stopped = stopped_run(files.of_retraining(exp_id, config.train.policy_iter), resume, overwrite)
+    if stopped is None:
+        return None
+    if stopped.vocabulary != data.vocabulary:
+        raise UserError(f"checkpoint {stopped.path} has learned other words than the policy's: add --overwrite.")
+    refuse_other_gates(stopped, gates)
+    changes = refuse_another_run(stopped, config, data.seed)
+    refuse_other_data(stopped, data)
+    return replace(stopped, notes=(*stopped.notes, *changes))
+
+
+def retrain(run: Run, gates: HardGates, exp_id: int, stopped: StoppedRun | None) -> ScoredEvaluation:
+    """Train `run.net` under fixed gates for `retrain_total_iters`; goes on from `stopped`.
 
     Returns:
         The evaluation of `best`.
     """
-    settings = run.settings
-    latest = run.files.retrain_label(exp_id, settings.policy_iter, "latest")
-    best = run.files.retrain_label(exp_id, settings.policy_iter, "best")
-    training = WeightTraining.start(run, gates)
-    if interrupted:
-        training.restore(run, interrupted, run.files.checkpoint(latest))
-        run.logger.message(f"going on after iteration {training.iteration}")
-    train_weights(run, training, settings.retrain_iters, f"retraining {exp_id}", latest, best)
-    return training.best
+    training = WeightTraining.start(run, "retraining", gates, stopped)
+    train_weights(run, training, run.settings.retrain_iters, f"retraining {exp_id}", keeps_best=True)
+    return training.progress.best

@@ -1,10 +1,35 @@
 """Where an experiment keeps its files, under the release's names."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.config import PathsSection
-from utils.files import make_folder
+from utils.errors import UserError
+from utils.files import make_folder, remove_unfinished
+from utils.run_lock import locked
+
+RUN = "run"
+"""Lock of an experiment's folders: train.py holds it alone, calls of re-train.py share it."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Attributes:
+        latest: what it goes on from after a stop.
+        previous: the `latest` before, in case that one is damaged.
+        best: what its best evaluation was of.
+    """
+
+    latest: Path
+    previous: Path
+    best: Path
+
+    def can_be_resumed(self) -> bool:
+        """Whether there is something to go on from; a kill between two renames leaves `previous` alone."""
+        return self.latest.exists() or self.previous.exists()
 
 
 @dataclass(frozen=True)
@@ -22,17 +47,53 @@ class RunFiles:
 
     def make_folders(self) -> None:
         """Make the folders; raises `UserError` where one cannot be made or written to."""
-        for folder in (self.logs, self.checkpoints, self.results):
+        for folder in self.folders:
             make_folder(folder)
 
-    def checkpoint(self, label: str) -> Path:
-        """Checkpoint of a label such as `warmup`, `latest`, `best` or a `retrain_label`."""
-        return self.checkpoints / f"{label}_model.pth.tar"
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written, unless another one is writing right now."""
+        with suppress(UserError), locked(self.folders, RUN):
+            for folder in self.folders:
+                remove_unfinished(folder.iterdir())
+
+    def left_by_training(self, but: Path | None = None) -> list[Path]:
+        """The checkpoints of an earlier train.py, `but` one that a new run begins from."""
+        training = self.of_training()
+        paths = (training.latest, training.previous, training.best, self.checkpoint("warmup"))
+        return [path for path in paths if path != but and path.exists()]
+
+    def left_by_retraining(self, exp_id: int, policy_iter: str) -> list[Path]:
+        """The checkpoints and results of an earlier retraining of this number."""
+        retraining = self.of_retraining(exp_id, policy_iter)
+        paths = (self.retrained(exp_id), retraining.latest, retraining.previous, retraining.best)
+        return [path for path in paths if path.exists()]
 
     @staticmethod
-    def retrain_label(exp_id: int, policy_iter: str, which: str) -> str:
-        """Label of retraining number `exp_id`; `which` is `latest` or `best`."""
-        return f"retrain{exp_id:03d}_policyIter{policy_iter}_{which}"
+    def retrain_lock(exp_id: int) -> str:
+        """Name of the lock of retraining number `exp_id`."""
+        return f"retrain{exp_id:03d}"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All three."""
+        return self.logs, self.checkpoints, self.results
+
+    def checkpoint(self, label: str) -> Path:
+        """Checkpoint of a label such as `warmup`, `latest` or `best`."""
+        return self.checkpoints / f"{label}_model.pth.tar"
+
+    def retrain_checkpoint(self, exp_id: int, policy_iter: str, label: str) -> Path:
+        """Checkpoint `latest` or `best` of retraining number `exp_id`."""
+        return self.checkpoint(f"retrain{exp_id:03d}_policyIter{policy_iter}_{label}")
+
+    def of_training(self) -> Checkpoints:
+        """Those of train.py."""
+        return Checkpoints(*map(self.checkpoint, ("latest", "previous", "best")))
+
+    def of_retraining(self, exp_id: int, policy_iter: str) -> Checkpoints:
+        """Those of retraining number `exp_id`."""
+        labels = ("latest", "previous", "best")
+        return Checkpoints(*(self.retrain_checkpoint(exp_id, policy_iter, label) for label in labels))
 
     def gates(self, policy_iter: str, seed: int) -> Path:
         """Sampled gates, as JSON; the release keeps a pickle of the same stem beside it."""

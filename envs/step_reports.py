@@ -1,11 +1,12 @@
 """The losses of training steps, raw and weighted, as they go to the log."""
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from utils.errors import UserError
+from utils.devices import to_device
 from utils.logger import RunLogger, RunningMeans
 
 
@@ -23,34 +24,36 @@ class StepReports:
         self._every = every
         self._loss_weights = loss_weights
         self._means = RunningMeans()
+        self._last_state: dict[str, float] = {}
 
     def add(self, iteration: int, losses: Mapping[str, Tensor], state: Mapping[str, float]) -> None:
         """Take in one step, and report where one is due.
 
         Args:
-            losses: raw losses by name, and their weighted sum as "total"; scalars on their device.
+            losses: raw losses by name, and their weighted sum as "total"; finite scalars on their device.
             state: temperature, open blocks, learning rates and the like of this step, logged as they are.
         """
         self._means.update(losses)
-        if self._means.count == self._every:
-            self.report(iteration, state)
+        self._last_state = dict(state)
+        if self._means.count >= self._every:
+            self.report(iteration)
 
-    def report(self, iteration: int, state: Mapping[str, float]) -> None:
-        """Log the means of the steps since the last report, if there were any.
-
-        Raises:
-            UserError: a loss is not finite; training has diverged and would only waste time.
-        """
+    def report(self, iteration: int) -> None:
+        """Log the means of the steps since the last report, if there were any."""
         means = self._means.pop()
         if not means:
             return
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise UserError(
-                    f"the {name} loss is {mean} in the {self._kind} steps up to iteration {iteration}: training has "
-                    "diverged, lower train.lr and train.backbone_lr."
-                )
         weighted = {f"weighted/{name}": self._loss_weights[name] * means[name] for name in means if name != "total"}
         raw = {f"loss/{name}": mean for name, mean in means.items()}
-        self._logger.scalars(self._kind, iteration, {**raw, **weighted, **state})
+        self._logger.scalars(self._kind, iteration, {**raw, **weighted, **self._last_state})
         self._logger.show(iteration, means)
+
+    def unreported(self) -> dict[str, Any]:
+        """What is not reported yet, for a checkpoint."""
+        return {"count": self._means.count, "sums": self._means.sums, "state": self._last_state}
+
+    def restore(self, unreported: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `unreported` returned."""
+        self._means.count = unreported["count"]
+        self._means.sums = to_device(unreported["sums"], device)
+        self._last_state = unreported["state"]

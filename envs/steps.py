@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -33,6 +34,18 @@ def training_mode(net: MultiTaskNet, fix_bn: bool) -> None:
                 module.eval()
 
 
+class NotFinite(Exception):
+    """A step whose losses or gradients are not finite. It was not taken, and the network is as it was before.
+
+    Attributes:
+        names: of the losses that are not finite, or "gradient" where only gradients are not.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(names)
+        self.names = names
+
+
 def weight_step(
     net: MultiTaskNet,
     gates: Gates,
@@ -45,13 +58,13 @@ def weight_step(
 
     Returns:
         The raw loss of each task and their weighted sum as "total", detached.
+
+    Raises: `NotFinite`.
     """
     optimiser.zero_grad(set_to_none=True)
-    losses = task_losses(net(inputs_of(batch), gates), batch, tasks)
-    total = weighted_sum(losses, loss_weights)
-    total.backward()
-    optimiser.step()
-    return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+    with statistics_kept_from_bad_steps(net):
+        losses = task_losses(net(inputs_of(batch), gates), batch, tasks)
+        return update(losses, loss_weights, optimiser)
 
 
 def policy_step(
@@ -70,14 +83,41 @@ def policy_step(
 
     Returns:
         The raw losses of tasks and regularisers and their weighted sum as "total", detached.
+
+    Raises: `NotFinite`.
     """
     optimiser.zero_grad(set_to_none=True)
-    with frozen(net.backbone, net.heads):
+    with statistics_kept_from_bad_steps(net), frozen(net.backbone, net.heads):
         losses = {**task_losses(net(inputs_of(batch), gates), batch, tasks), **regularisers}
-        total = weighted_sum(losses, loss_weights)
-        total.backward()
+        return update(losses, loss_weights, optimiser)
+
+
+def update(losses: Mapping[str, Tensor], loss_weights: Mapping[str, float], optimiser: Optimizer) -> dict[str, Tensor]:
+    """Minimise the weighted sum by one step; returns the losses and the sum as "total", detached.
+
+    Raises: `NotFinite`, before the optimiser is asked for anything.
+    """
+    total = weighted_sum(losses, loss_weights)
+    total.backward()
+    detached = {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+    gradients = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+    # A sum is finite if all are, and much faster than a look at each; all in one tensor: a device is waited for once.
+    if not torch.stack([value.sum() for value in (*detached.values(), *gradients)]).isfinite().all():
+        raise NotFinite([name for name, loss in detached.items() if not loss.isfinite()] or ["gradient"])
     optimiser.step()
-    return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+    return detached
+
+
+@contextmanager
+def statistics_kept_from_bad_steps(net: nn.Module) -> Iterator[None]:
+    """Undo what the forward pass of a step that is `NotFinite` did to BatchNorms' running statistics."""
+    before = [buffer.clone() for buffer in net.buffers()]
+    try:
+        yield
+    except NotFinite:
+        for buffer, value in zip(net.buffers(), before, strict=True):
+            buffer.copy_(value)
+        raise
 
 
 @contextmanager

@@ -1,115 +1,124 @@
 """Training the weights under fixed gates: warm-up and retraining are this loop."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from envs.optimisers import learning_rates, step_decay, warm_up_optimiser
-from envs.restoring import kept_vocabulary
-from envs.run import Run, ScoredEvaluation
+from envs.resuming import StoppedRun, restore
+from envs.run import Run
 from envs.step_reports import StepReports
 from envs.steps import training_mode, weight_step
+from envs.training import Progress, Training, attempt, refuse_to_end_diverging, saved_when_interrupted
 from models.shared_paths import HardGates
-from utils.checkpoint import load_checkpoint, load_weights
-from utils.devices import restore_random_states
 from utils.errors import UserError
 
 
 @dataclass
-class WeightTraining:
+class WeightTraining(Training):
     """What trains the weights, under which gates, and how far it has come.
 
     Attributes:
-        iteration: the last finished one.
-        best: the best evaluation so far; None before the first.
+        phase: "warm-up", "training" (without a policy) or "retraining".
     """
 
+    phase: str
     gates: HardGates
     optimiser: Optimizer
     decay: LRScheduler
-    iteration: int = 0
-    best: ScoredEvaluation | None = None
+    reports: StepReports
+    progress: Progress
 
     @classmethod
-    def start(cls, run: Run, gates: HardGates) -> "WeightTraining":
-        """Adam with the rates and decays of warm-up (release: retraining has the same)."""
+    def start(cls, run: Run, phase: str, gates: HardGates, stopped: StoppedRun | None = None) -> "WeightTraining":
+        """Adam with the rates and decays of warm-up (release: retraining has the same); goes on from `stopped`.
+
+        Raises:
+            UserError: the stopped run is not of this network, or was trained under other gates.
+        """
         settings = run.settings
         optimiser = warm_up_optimiser(run.net, settings.heads_lr, settings.backbone_lr)
+        reports = StepReports(run.logger, "weights", settings.print_freq, run.loss_weights)
+        progress = Progress()
+        if stopped:
+            refuse_other_gates(stopped, gates)
+            progress = restore(stopped, run, Progress, {"weights": optimiser}, {"weights": reports})
         backbone_decay = (settings.decay_lr_freq, settings.decay_lr_rate)
-        return cls(gates, optimiser, step_decay(optimiser, settings.heads_decay_lr, backbone_decay))
+        decay = step_decay(optimiser, settings.heads_decay_lr, backbone_decay, progress.iteration)
+        return cls(phase, gates, optimiser, decay, reports, progress)
 
-    def save(self, run: Run, label: str) -> None:
-        """Save network, gates and training state under a label."""
-        optimisers, decays = {"weights": self.optimiser}, {"weights": self.decay}
-        temperature = run.settings.init_temp
-        run.save(label, self.iteration, optimisers, decays, self.best, temp=temperature, gates=self.gates)
-
-    def restore(self, run: Run, checkpoint: dict[str, Any], path: Path) -> None:
-        """Take network and training state back from a checkpoint that `save` wrote and `read_training_state` read."""
-        load_weights(run.net, checkpoint["mtl-net"], path)
-        self.optimiser.load_state_dict(checkpoint["optimisers"]["weights"])
-        self.decay.load_state_dict(checkpoint["decays"]["weights"])
-        self.iteration = checkpoint["iter"]
-        self.best = ScoredEvaluation.from_dict(checkpoint["best"]) if checkpoint["best"] else None
-        restore_random_states(checkpoint["random_states"])
+    def state(self, run: Run) -> dict[str, Any]:
+        """Gates and all that training needs; `temp` is the release's name for the temperature."""
+        return {
+            "optimisers": {"weights": self.optimiser.state_dict()},
+            "reports": {"weights": self.reports.unreported()},
+            "gates": self.gates,
+            "temp": run.settings.init_temp,
+        }
 
 
-def read_training_state(path: Path, gates: HardGates, vocabulary: tuple[str, ...] | None) -> dict[str, Any]:
-    """Read a checkpoint that `WeightTraining.restore` can go on from under these gates, and with these words.
-
-    Raises:
-        UserError: no such checkpoint, one without training state, or one of other gates or words.
-    """
-    checkpoint = load_checkpoint(path)
-    if not {"gates", "iter", "optimisers", "decays", "best", "random_states"} <= checkpoint.keys():
-        raise UserError(f"checkpoint {path} holds no training state and cannot be resumed; train anew.")
-    if checkpoint["gates"] != gates:
+def refuse_other_gates(stopped: StoppedRun, gates: HardGates) -> None:
+    """Raise `UserError` where a stopped run was trained under other gates than those to go on with."""
+    if stopped.state.gates != gates:
         raise UserError(
-            f"checkpoint {path} was trained under other gates than the policy gives now; train anew, "
-            "without train.retrain_resume."
+            f"checkpoint {stopped.path} was trained under other gates than the policy gives now: train anew with "
+            "--overwrite."
         )
-    if kept_vocabulary(checkpoint, path) != vocabulary:
-        raise UserError(
-            f"checkpoint {path} has learned other words than the policy's; train anew, without train.retrain_resume."
-        )
-    return checkpoint
 
 
-def train_weights(run: Run, training: WeightTraining, until: int, title: str, latest: str, best: str | None) -> None:
-    """Train on `train` up to and including iteration `until`; evaluate every `val_freq`.
+def train_weights(run: Run, training: WeightTraining, until: int, title: str, keeps_best: bool) -> None:
+    """Train on `train` up to and including iteration `until`; evaluate every `val_freq`, save every `save_freq`.
 
     Args:
         title: of the progress bar.
-        latest, best: labels of the checkpoints saved at each evaluation, and where it is the best so far.
-            Without a label for the best, none is kept.
+        keeps_best: whether the best evaluation's state is saved as `best`; without an evaluation, the final one's.
     """
-    settings = run.settings
-    batches = run.data.training("train", settings.batch_size, start=training.iteration)
-    reports = StepReports(run.logger, "weights", settings.print_freq, run.loss_weights)
+    settings, progress = run.settings, training.progress
+    batches = run.data.training("train", settings.batch_size, start=progress.iteration)
+    step = partial(
+        weight_step,
+        run.net,
+        training.gates,
+        tasks=run.tasks,
+        loss_weights=run.loss_weights,
+        optimiser=training.optimiser,
+    )
     training_mode(run.net, run.fix_bn)
-    rates: dict[str, float] = {}
-    for iteration in run.logger.progress(range(training.iteration + 1, until + 1), title, until):
-        losses = weight_step(run.net, training.gates, next(batches), run.tasks, run.loss_weights, training.optimiser)
-        rates = learning_rates(training.optimiser)
-        training.decay.step()
-        training.iteration = iteration
-        reports.add(iteration, losses, rates)
-        if iteration % settings.val_freq == 0:
-            keep_evaluated(run, training, latest, best)
-    reports.report(training.iteration, rates)
-    training.save(run, latest)
-    if best and training.best is None:
-        run.logger.message(f"no evaluation within {until} iterations, so the final state becomes {best}")
-        keep_evaluated(run, training, latest, best)
+    with saved_when_interrupted(run, training):
+        if progress.iteration == 0:
+            training.save_latest(run)  # a disk that has no room for it is found now, not in an hour
+        evaluate_where_due(run, training, keeps_best)
+        for _ in run.logger.progress(range(progress.iteration + 1, until + 1), title, until):
+            rates = learning_rates(training.optimiser)
+            losses = attempt(run, progress, next(batches), step)
+            training.decay.step()
+            if losses:
+                training.reports.add(progress.iteration, losses, rates)
+            run.interruption.check()
+            evaluate_where_due(run, training, keeps_best)
+            training.save_now_and_then(run)
+        refuse_to_end_diverging(run, progress)
+        training.reports.report(progress.iteration)
+        if keeps_best and progress.best is None:
+            run.logger.message(f"no evaluation within {until} iterations, so the final state becomes best")
+            evaluate_weights(run, training, keeps_best)
+        training.save_latest(run)
 
 
-def keep_evaluated(run: Run, training: WeightTraining, latest: str, best: str | None) -> None:
-    """Evaluate, save as `latest`, and as `best` if nothing before scored higher."""
-    scored = run.evaluate(training.gates, training.iteration)
-    if best and scored.is_better_than(training.best):
-        training.best = scored
-        training.save(run, best)
-    training.save(run, latest)
+def evaluate_where_due(run: Run, training: WeightTraining, keeps_best: bool) -> None:
+    """Evaluate after every `val_freq` iterations, unless that was done before a stop."""
+    progress = training.progress
+    if progress.iteration and progress.iteration % run.settings.val_freq == 0 and not progress.is_evaluated:
+        evaluate_weights(run, training, keeps_best)
+
+
+def evaluate_weights(run: Run, training: WeightTraining, keeps_best: bool) -> None:
+    """Evaluate, and save as `best` if nothing before scored higher."""
+    progress = training.progress
+    progress.evaluated = run.evaluate(training.gates, progress.iteration)
+    if keeps_best and progress.evaluated.is_better_than(progress.best):
+        progress.best = progress.evaluated
+        training.save(run, run.checkpoints.best)

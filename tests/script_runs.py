@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from utils.config import TestingConfig, load_config
 
 ROOT = Path(__file__).parents[1]
+TWO_TASKS = ROOT / "yamls" / "adashare" / "nyu_v2_2task.yml"
 FOLDERS = ("log_dir", "checkpoint_dir", "result_dir")
 
 SMALL = [
@@ -31,6 +33,10 @@ SMALL = [
     "dataload.num_workers=0",
 ]
 """Wins over the paper's values."""
+
+
+Script = Callable[..., str]
+"""The fixture `script`: (name, *arguments, config=..., values=...) -> what the script printed."""
 
 
 def run_script(
@@ -63,3 +69,8 @@ def small_config(config: Path, *values: str) -> TestingConfig:
 def read(path: Path) -> Any:
     """A JSON file."""
     return json.loads(path.read_text())
+
+
+def json_lines(path: Path) -> list[dict]:
+    """The lines of a `metrics.jsonl`."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

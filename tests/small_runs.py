@@ -1,10 +1,13 @@
 """Runs that take a second: five small frames, a narrow network, settings to be changed one by one."""
 
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from envs.data import Data
 from envs.run import Run
@@ -14,7 +17,9 @@ from envs.tasks import Task
 from models.multitask import MultiTaskNet, build_network
 from models.shared_paths import all_blocks
 from tests.test_nyu_v2 import make_root
+from utils.checkpoint import load_checkpoint
 from utils.config import DataloadSection, TrainSection
+from utils.interruption import Interrupted, Interruption
 from utils.logger import RunLogger
 
 CPU = torch.device("cpu")
@@ -63,17 +68,22 @@ def run_files(folder: Path) -> RunFiles:
     return RunFiles(folder / "logs", folder / "checkpoints", folder / "results")
 
 
-def small_run(folder: Path, data: Data, logger: RunLogger, **settings: object) -> Run:
+def small_run(
+    folder: Path, data: Data, logger: RunLogger, interruption: Interruption | None = None, **settings: object
+) -> Run:
     """A run below `folder` with a new network; `settings` replace those of the `train` section."""
     return Run(
         net=small_net(),
         tasks=TASKS,
         loss_weights=LOSS_WEIGHTS,
         settings=TrainSection(**{**SETTINGS, **settings}),
+        configuration={},
         data=data,
         validation=data.evaluation("val", 2, whole=False),
         files=run_files(folder),
+        checkpoints=run_files(folder).of_training(),
         logger=logger,
+        interruption=interruption or Interruption(),
         fix_bn=False,
     )
 
@@ -81,3 +91,32 @@ def small_run(folder: Path, data: Data, logger: RunLogger, **settings: object) -
 def logged(folder: Path) -> list[dict]:
     """The lines of `metrics.jsonl`."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+class StopAtCheck(Interruption):
+    """A stop that is requested just before the run looks for the `number`-th time whether there is one."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._checks_left = number
+
+    def check(self) -> None:
+        self._checks_left -= 1
+        if self._checks_left == 0:
+            raise Interrupted(signal.SIGTERM)
+
+
+def kept(folder: Path, label: str) -> dict[str, Any]:
+    """The content of a checkpoint below `folder`."""
+    return load_checkpoint(run_files(folder).checkpoint(label))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two contents of checkpoints are equal to the last bit."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other

@@ -22,7 +22,6 @@ def data(tmp_path: Path) -> Data:
 
 def test_training_batches_are_crops_that_never_end(data: Data) -> None:
     stream = data.training("train", batch_size=2)
-    assert stream.batches_per_pass == 2
     batches = [next(stream) for _ in range(5)]
     assert {tuple(batch["img"].shape) for batch in batches} == {(2, 3, 16, 24)}
     assert batches[0].keys() == {"img", "seg", "depth", "depth_valid", "name"}
@@ -43,7 +42,9 @@ def test_a_stream_started_later_continues_the_one_from_the_start(data: Data) -> 
 
 
 def test_splits_have_batches_of_their_own(data: Data) -> None:
-    assert data.training("train1", batch_size=1).batches_per_pass == 4
+    assert data.batches_per_pass("train", batch_size=2) == 2
+    assert data.batches_per_pass("train1", batch_size=1) == 4
+    assert data.num_samples == {"train": 5, "train1": 4}
     with pytest.raises(KeyError, match="train2"):  # not asked for when the data was opened
         data.training("train2", batch_size=1)
 
@@ -84,7 +85,7 @@ def test_a_stream_opens_its_loader_with_the_first_batch_and_prepares_each() -> N
             yield {"img": torch.ones(1, 3, 2, 2), "seg": seg, "name": ["right"]}
             yield {"img": torch.ones(1, 3, 2, 2), "seg": seg + 10, "name": ["wrong"]}
 
-    stream = BatchStream(Loader(), 1, Preparation(TEN_CLASSES, CPU))
+    stream = BatchStream(Loader(), Preparation(TEN_CLASSES, CPU))
     assert not opened
     assert next(stream)["name"] == ["right"]
     with pytest.raises(UserError, match="wrong"):

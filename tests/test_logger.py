@@ -2,11 +2,13 @@
 
 import json
 import math
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboardX.proto import event_pb2
 
 from utils.errors import UserError
 from utils.logger import RunLogger, RunningMeans
@@ -37,16 +39,20 @@ def test_a_line_is_on_disk_as_soon_as_it_is_logged(tmp_path: Path) -> None:
         assert "half way" in (tmp_path / "log.txt").read_text()
 
 
-def log_iterations(folder: Path, iterations: Iterable[int], value: float, finished: int = 0) -> None:
-    with RunLogger(folder, finished) as logger:
+def log_iterations(folder: Path, iterations: Iterable[int], value: float, iteration: int = 0, position: int = 0) -> int:
+    """Log a value for each iteration; returns the position after them."""
+    with RunLogger(folder, iteration, position) as logger:
         logger.message("a run begins")
-        for iteration in iterations:
-            logger.scalars("weights", iteration, {"loss": value})
+        for number in iterations:
+            logger.scalars("weights", number, {"loss": value})
+        return logger.position()
 
 
-def test_a_run_that_goes_on_keeps_what_it_had_finished_and_drops_the_rest(tmp_path: Path) -> None:
-    log_iterations(tmp_path, range(1, 7), value=1.0)
-    log_iterations(tmp_path, (5, 6), value=2.0, finished=4)
+def test_a_run_that_goes_on_keeps_what_was_logged_when_it_was_saved_and_drops_the_rest(tmp_path: Path) -> None:
+    position = log_iterations(tmp_path, range(1, 5), value=1.0)
+    log_iterations(tmp_path, (5, 6), value=1.0, iteration=4, position=position)
+    (tmp_path / "metrics.jsonl").open("a").write('{"kind": "weights", "itera')
+    assert log_iterations(tmp_path, (5, 6), value=2.0, iteration=4, position=position) > position
     lines = [(line["iteration"], line["loss"]) for line in logged(tmp_path)]
     assert lines == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0), (5, 2.0), (6, 2.0)]
 
@@ -58,9 +64,44 @@ def test_a_new_run_replaces_the_metrics_of_an_earlier_one_but_not_its_log(tmp_pa
     assert (tmp_path / "log.txt").read_text().count("a run begins") == 2
 
 
-def test_a_run_that_goes_on_without_earlier_metrics_begins_them(tmp_path: Path) -> None:
-    log_iterations(tmp_path, (5, 6), value=2.0, finished=4)
+def test_metrics_that_are_lost_are_missed(tmp_path: Path) -> None:
+    log_iterations(tmp_path, (5, 6), value=2.0, iteration=4, position=200)
     assert [line["iteration"] for line in logged(tmp_path)] == [5, 6]
+    assert "some of its earlier lines are lost" in (tmp_path / "log.txt").read_text()
+
+
+def test_tensorboard_gets_every_value_once_a_run_goes_on(tmp_path: Path) -> None:
+    log_iterations(tmp_path, range(1, 4), value=1.0)
+    (first,) = tmp_path.glob("events.*")
+    with first.open("rb") as file:
+        content = file.read()
+    first.unlink()
+    log_iterations(tmp_path, (3, 4), value=2.0, iteration=2)
+    (second,) = tmp_path.glob("events.*")
+    assert points(content) == [(1, 1.0), (2, 1.0), (3, 1.0)]
+    assert points(second.read_bytes()) == [(3, 2.0), (4, 2.0)]
+    starts = [event.step for event in events(second.read_bytes()) if event.session_log.status]
+    assert starts == [3]
+
+
+def events(content: bytes) -> list[event_pb2.Event]:
+    """The records of an event file: length, checksum, event, checksum."""
+    found = []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        found.append(event_pb2.Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    return found
+
+
+def points(content: bytes) -> list[tuple[int, float]]:
+    """(iteration, value) of the curve of the loss."""
+    return [
+        (event.step, value.simple_value)
+        for event in events(content)
+        for value in event.summary.value
+        if value.tag == "weights/loss"
+    ]
 
 
 def test_a_log_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def learn(folder: Path, data: Data, curriculum: Curriculum, **settings: object) 
     torch.manual_seed(0)
     with RunLogger(run_files(folder).logs) as logger:
         run = small_run(folder, data, logger, warm_up_iters=0, **settings)
-        return run, learn_policy(run, curriculum, sparsity)
+        return run, learn_policy(run, curriculum, sparsity, None)
 
 
 def steps(folder: Path) -> list[tuple[str, int]]:
@@ -99,8 +99,8 @@ def test_policy_steps_leave_the_weights_alone_and_weight_steps_the_logits(tmp_pa
 def test_warm_up_ends_before_the_policys_first_iteration(tmp_path: Path, data: Data) -> None:
     with RunLogger(run_files(tmp_path).logs) as logger:
         run = small_run(tmp_path, data, logger, warm_up_iters=3, total_iters=4, weight_iter_alternate=1)
-        warm_up(run)
+        warm_up(run, None)
         kept = load_checkpoint(run.files.checkpoint("warmup"))
         assert (kept["iter"], kept["gates"]) == (2, ALL_BLOCKS)
-        learn_policy(run, Curriculum(8, None), sparsity)
+        learn_policy(run, Curriculum(8, None), sparsity, None)
     assert steps(tmp_path) == [("weights", 1), ("weights", 2), ("weights", 3), ("policy", 4)]

@@ -202,7 +202,15 @@ def test_the_words_come_back_with_the_weights(path: Path) -> None:
         save_checkpoint(path, {"mtl-net": net.state_dict(), "vocabulary": vocabulary})
         expected = tuple(vocabulary) if vocabulary else None
         assert load_learned_policy(net, path).vocabulary == expected
-        assert load_without_policy(net, path) == expected
+        assert load_without_policy(net, path).vocabulary == expected
+
+
+@pytest.mark.parametrize("open_blocks", ["3", -1, 9, [8], 2.0])
+def test_a_number_of_open_blocks_that_cannot_be_is_refused(path: Path, open_blocks: object) -> None:
+    net = small_net()
+    save_checkpoint(path, {"mtl-net": net.state_dict(), "open_blocks": open_blocks})
+    with pytest.raises(UserError, match="for how many of 8 blocks are open"):
+        load_learned_policy(net, path)
 
 
 @pytest.mark.parametrize("vocabulary", ["good", [1, 2], {"good": 1}])

@@ -11,7 +11,8 @@ from envs.evaluation import Evaluation
 from envs.run import ScoredEvaluation
 from envs.run_files import RunFiles
 from envs.task_sets import build_tasks
-from envs.weight_training import HardGates
+from models.shared_paths import HardGates
+from tests.small_runs import run_files
 from utils.errors import UserError
 from utils.files import write_json
 from utils.tables import format_shares, format_table
@@ -59,8 +60,17 @@ def an_evaluation(miou: float | None = 0.25, angle: float = 17.5) -> Evaluation:
 def a_run(exp_id: int, score: float, gates: HardGates = GATES, **values: float | None) -> dict:
     """A result of re-train.py as its file gives it back."""
     best = ScoredEvaluation(an_evaluation(**values), score, iteration=400 + exp_id)
-    result = results.retraining_result(exp_id, 40 + exp_id, "best", gates, best, COST)
+    result = results.retraining_result(exp_id, 40 + exp_id, "best", 500, gates, best, COST)
     return json.loads(json.dumps(result))
+
+
+def test_a_run_is_finished_that_was_trained_for_as_long_as_now(tmp_path: Path) -> None:
+    files = run_files(tmp_path)
+    for exp_id in (0, 1):
+        write_json(files.retrained(exp_id), a_run(exp_id, 1.0))
+    architectures = {0: GATES, 1: {task: [0] * len(gates) for task, gates in GATES.items()}, 2: GATES}
+    assert results.finished_retrainings(files, architectures, 500) == {0}
+    assert results.finished_retrainings(files, architectures, 501) == set()
 
 
 # Results files

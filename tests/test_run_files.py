@@ -6,6 +6,7 @@ import pytest
 
 from envs.run_files import RunFiles
 from tests.small_runs import run_files
+from tests.test_run_lock import held_elsewhere
 from utils.config import PathsSection
 from utils.errors import UserError
 
@@ -16,9 +17,10 @@ def test_files_have_the_releases_names() -> None:
     assert files.logs == Path("runs/logs/nyu_v2_2task")
     assert files.results == Path("runs/results/nyu_v2_2task")
     assert files.checkpoint("warmup") == Path("/ckpt/nyu_v2_2task/warmup_model.pth.tar")
-    label = files.retrain_label(0, "best", "best")
-    assert files.checkpoint(label).name == "retrain000_policyIterbest_best_model.pth.tar"
-    assert files.retrain_label(15, "latest", "best") == "retrain015_policyIterlatest_best"
+    assert files.retrain_checkpoint(0, "best", "best").name == "retrain000_policyIterbest_best_model.pth.tar"
+    retraining = files.of_retraining(15, "latest")
+    assert retraining.best == Path("/ckpt/nyu_v2_2task/retrain015_policyIterlatest_best_model.pth.tar")
+    assert files.of_training().latest == Path("/ckpt/nyu_v2_2task/latest_model.pth.tar")
     assert files.gates("best", 88).name == "policyIterbest_rs0088.json"
     assert files.gates("best", 2222) == Path("/ckpt/nyu_v2_2task/policyIterbest_rs2222.json")
     assert files.retrained(3) == Path("runs/results/nyu_v2_2task/retrain003.json")
@@ -37,3 +39,28 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     with pytest.raises(UserError, match=str(tmp_path / name)):
         run_files(tmp_path).make_folders()
+
+
+def test_what_an_earlier_run_left_is_found(tmp_path: Path) -> None:
+    files = run_files(tmp_path)
+    files.make_folders()
+    assert files.left_by_training() == files.left_by_retraining(0, "best") == []
+    warmup, best = files.checkpoint("warmup"), files.of_training().best
+    others = [files.of_retraining(0, "best").previous, files.retrained(0)]
+    for path in (warmup, best, *others, files.of_retraining(1, "best").latest):
+        path.touch()
+    assert set(files.left_by_training()) == {warmup, best}
+    assert files.left_by_training(but=warmup) == [best]
+    assert set(files.left_by_retraining(0, "best")) == set(others)
+
+
+def test_half_written_files_are_removed_unless_somebody_is_writing(tmp_path: Path) -> None:
+    files = run_files(tmp_path)
+    files.make_folders()
+    unfinished = files.checkpoints / f".{'0f' * 16}.tmp"
+    unfinished.touch()
+    with held_elsewhere(files.checkpoints):
+        files.tidy()
+        assert unfinished.exists()
+    files.tidy()
+    assert not unfinished.exists()

@@ -1,6 +1,5 @@
-"""Losses of steps in the log: means, raw and weighted, at the right steps, and an end where they diverge."""
+"""Losses of steps in the log: means, raw and weighted, at the right steps, whatever stops lie between them."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from envs.step_reports import StepReports
 from tests.small_runs import logged
-from utils.errors import UserError
 from utils.logger import RunLogger
 
 LOSS_WEIGHTS = {"seg": 1.0, "depth": 3.0, "sparsity": 0.5}
@@ -52,9 +50,9 @@ def test_reports_are_means_raw_and_weighted_with_the_state(
 
 def test_what_a_period_leaves_is_reported_at_its_end_and_not_again(reports: StepReports, tmp_path: Path) -> None:
     for iteration, seg in enumerate((1.0, 3.0, 7.0), start=1):
-        reports.add(iteration, losses(seg=seg), {})
-    reports.report(3, {"temperature": 4.0})
-    reports.report(3, {"temperature": 4.0})
+        reports.add(iteration, losses(seg=seg), {"temperature": 7.0 - iteration})
+    reports.report(3)
+    reports.report(3)
     for iteration, seg in enumerate((10.0, 20.0), start=8):
         reports.add(iteration, losses(seg=seg), {})
     assert [(line["iteration"], line["loss/seg"]) for line in logged(tmp_path)] == [(2, 2.0), (3, 7.0), (9, 15.0)]
@@ -62,15 +60,17 @@ def test_what_a_period_leaves_is_reported_at_its_end_and_not_again(reports: Step
 
 
 def test_without_steps_nothing_is_reported(reports: StepReports, tmp_path: Path) -> None:
-    reports.report(0, {"temperature": 5.0})
+    reports.report(0)
     assert logged(tmp_path) == []
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_ends_training_with_its_name(
-    reports: StepReports, tmp_path: Path, value: float
-) -> None:
-    reports.add(399, losses(seg=1.0, depth=value), {})
-    with pytest.raises(UserError, match=rf"the depth loss is {value} in the weights steps up to iteration 400: .*lr"):
-        reports.add(400, losses(seg=1.0, depth=1.0), {})
-    assert logged(tmp_path) == []
+def test_what_is_not_reported_yet_is_reported_by_those_who_go_on(reports: StepReports, tmp_path: Path) -> None:
+    reports.add(1, losses(seg=1.0), {"temperature": 5.0})
+    with RunLogger(tmp_path / "resumed") as logger:
+        resumed = StepReports(logger, "weights", 2, LOSS_WEIGHTS)
+        resumed.restore(reports.unreported(), torch.device("cpu"))
+        resumed.report(1)
+    reports.add(2, losses(seg=2.0), {"temperature": 4.0})
+    (of_resumed,), (straight,) = logged(tmp_path / "resumed"), logged(tmp_path)
+    assert (of_resumed["loss/seg"], of_resumed["temperature"]) == (1.0, 5.0)
+    assert (straight["loss/seg"], straight["temperature"]) == (1.5, 4.0)

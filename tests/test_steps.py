@@ -1,5 +1,6 @@
 """Single training steps: who is updated, and what is computed for it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from envs.data import Data
 from envs.optimisers import policy_optimiser, weight_optimiser
-from envs.steps import frozen, policy_step, training_mode, weight_step
+from envs.steps import NotFinite, frozen, policy_step, training_mode, weight_step
 from tests.small_runs import ALL_BLOCKS, LOSS_WEIGHTS, TASKS, small_data, small_net
 
 
@@ -65,3 +66,31 @@ def test_fixed_norms_keep_their_statistics_in_training(data: Data) -> None:
         moved[fix_bn] = not torch.equal(net.backbone.stem.bn.running_mean, before)
         assert net.training
     assert moved == {True: False, False: True}
+
+
+@pytest.mark.parametrize("gradient_only", [False, True])
+@pytest.mark.parametrize("kind", ["weights", "policy"])
+def test_a_step_that_is_not_finite_changes_nothing(
+    data: Data, kind: str, gradient_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = small_net()
+    training_mode(net, fix_bn=False)
+    batch = next(data.training("train", batch_size=2))
+    if gradient_only:
+        # The square root has no finite derivative at 0, whatever it is multiplied by.
+        monkeypatch.setitem(
+            TASKS, "depth", replace(TASKS["depth"], loss=lambda prediction, _: (prediction * 0).abs().sqrt().sum())
+        )
+    else:
+        batch["depth"] *= float("nan")
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    gates = net.policy.draw_gates(temperature=5.0, num_open=3)
+    steps = {
+        "weights": lambda: weight_step(net, ALL_BLOCKS, batch, TASKS, LOSS_WEIGHTS, weight_optimiser(net, 0.01, 0.01)),
+        "policy": lambda: policy_step(net, gates, batch, TASKS, LOSS_WEIGHTS, {}, policy_optimiser(net, 0.01)),
+    }
+    with pytest.raises(NotFinite) as fault:
+        steps[kind]()
+    assert fault.value.names == (["gradient"] if gradient_only else ["depth", "total"])
+    torch.testing.assert_close(dict(net.state_dict()), before, rtol=0, atol=0)
+    assert all(weight.requires_grad for weight in net.parameters())

@@ -33,6 +33,17 @@ def add_configuration(parser: ArgumentParser) -> None:
     )
 
 
+def add_resume(parser: ArgumentParser) -> None:
+    """Add `--resume` and `--overwrite`: what shall become of a run that is found in the folder."""
+    found = parser.add_mutually_exclusive_group()
+    found.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run that was stopped in the folder, as if it had not been; without one, begin",
+    )
+    found.add_argument("--overwrite", action="store_true", help="begin anew where the folder holds a run")
+
+
 def add_exp_ids(parser: ArgumentParser, default: str, purpose: str) -> None:
     """Add `--exp_ids`, indices into the configuration's seeds; None where they are not given."""
     parser.add_argument(

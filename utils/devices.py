@@ -48,19 +48,38 @@ def derived_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def random_states() -> dict[str, Tensor | list[Tensor]]:
-    """The states of torch's generators, from which Gumbel noise and dropout are drawn."""
-    states: dict[str, Tensor | list[Tensor]] = {"torch": torch.get_rng_state()}
+def random_states() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's generators, as plain values and tensors.
+
+    Gumbel noise and dropout are drawn from torch's. The loaders' processes have none worth keeping: every draw of the
+    data pipeline has a generator of its own.
+    """
+    version, python_numbers, python_gauss = random.getstate()
+    _, numpy_numbers, *numpy_rest = np.random.get_state()
+    states = {
+        "python": [version, list(python_numbers), python_gauss],
+        "numpy": [numpy_numbers.tolist(), *numpy_rest],
+        "torch": torch.get_rng_state(),
+    }
     if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
+        states["cuda"] = torch.cuda.get_rng_state()
     return states
 
 
-def restore_random_states(states: Mapping[str, Tensor | list[Tensor]]) -> None:
-    """Put torch's generators back into the states that `random_states` returned."""
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Put the generators back into the states that `random_states` returned.
+
+    Without a GPU the state of one is left out, and a GPU without a state goes on from its seed.
+
+    Raises: `KeyError`, `TypeError`, `ValueError` or `RuntimeError` for what are no such states.
+    """
+    version, python_numbers, python_gauss = states["python"]
+    numpy_numbers, *numpy_rest = states["numpy"]
+    random.setstate((version, tuple(python_numbers), python_gauss))
+    np.random.set_state(("MT19937", np.array(numpy_numbers, dtype=np.uint32), *numpy_rest))
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def to_device(value: Any, device: torch.device | str) -> Any:

@@ -2,35 +2,49 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
 from torch import Tensor
 from tqdm import tqdm
 
+from utils.events import EventLog
 from utils.files import make_folder
 from utils.progress import progress_bar
 
 
 class RunLogger:
-    """Writes `metrics.jsonl`, `log.txt` and tensorboardX events into one folder.
+    """Writes `metrics.jsonl`, `log.txt` and tensorboard events into one folder.
 
     Usable as a context manager, which closes the files. A new run replaces the metrics of an earlier one in the
-    folder; one that goes on after iteration `finished` keeps them up to there. `log.txt` is always continued.
+    folder; one that goes on keeps those up to the `position` that its checkpoint names. `log.txt` is always continued.
+
+    Args:
+        iteration: the last one that counts of an earlier run.
+        position: bytes of its `metrics.jsonl` that count; 0 begins anew.
+
+    Attributes:
+        folder: where the files are.
+
+    Raises: UserError where the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, finished: int = 0) -> None:
+    def __init__(self, folder: Path, iteration: int = 0, position: int = 0) -> None:
         make_folder(folder)
-        self._events = SummaryWriter(str(folder), purge_step=finished + 1)
+        self.folder = folder
         metrics = folder / "metrics.jsonl"
-        kept = finished_lines(metrics, finished) if finished and metrics.is_file() else []
-        self._lines = metrics.open("w", encoding="utf-8")
-        self._lines.writelines(kept)
+        found = metrics.stat().st_size if metrics.is_file() else 0
+        self._lines = metrics.open("ab")
+        self._lines.truncate(min(position, found))
+        self._lines.seek(0, os.SEEK_END)
+        self._events = EventLog(folder, first=iteration + 1)
         self._log = (folder / "log.txt").open("a", encoding="utf-8")
         self._bar: tqdm | None = None
+        if found < position:
+            self.message(f"{metrics} is shorter than when the run was saved: some of its earlier lines are lost")
 
     def __enter__(self) -> "RunLogger":
         return self
@@ -39,6 +53,12 @@ class RunLogger:
         self._events.close()
         self._lines.close()
         self._log.close()
+
+    def position(self) -> int:
+        """How many bytes of metrics there are; by then they are on the disk, for a checkpoint to rely on."""
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
+        return self._lines.tell()
 
     def message(self, text: str) -> None:
         """Print above the progress bars, and keep in `log.txt` with the time."""
@@ -66,20 +86,16 @@ class RunLogger:
             kind: what the line is about, such as "weights" or "evaluation"; leads the names in tensorboard.
         """
         line = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
-        self._lines.write(json.dumps({"kind": kind, "iteration": iteration, **line}) + "\n")
-        self._lines.flush()
+        self.line(kind, iteration, **line)
         for name, value in line.items():
             if value is not None:
-                self._events.add_scalar(f"{kind}/{name}", value, iteration)
+                self._events.scalar(f"{kind}/{name}", value, iteration)
+        self._events.flush()
 
-
-def finished_lines(metrics: Path, finished: int) -> list[str]:
-    """The lines of a `metrics.jsonl` up to iteration `finished`; what a kill cut off, or is no report, is left out."""
-    kept = []
-    for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-        with suppress(ValueError, KeyError, TypeError):
-            kept += [line] if line.endswith("\n") and json.loads(line)["iteration"] <= finished else []
-    return kept
+    def line(self, kind: str, iteration: int, **values: Any) -> None:
+        """Add a line to `metrics.jsonl`: numbers, names, lists of them."""
+        self._lines.write(json.dumps({"kind": kind, "iteration": iteration, **values}).encode() + b"\n")
+        self._lines.flush()
 
 
 class RunningMeans:
@@ -87,20 +103,21 @@ class RunningMeans:
 
     Attributes:
         count: steps since the last report.
+        sums: of each value over these steps.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._sums: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}
 
     def update(self, values: Mapping[str, Tensor]) -> None:
         """Add one step's values, scalars without gradient; every step has the same names."""
         self.count += 1
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + value
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def pop(self) -> dict[str, float]:
         """The means since the last call; empty where there was no step."""
-        means = {name: float(total) / self.count for name, total in self._sums.items()}
-        self.count, self._sums = 0, {}
+        means = {name: float(total) / self.count for name, total in self.sums.items()}
+        self.count, self.sums = 0, {}
         return means

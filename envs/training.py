@@ -1,0 +1,131 @@
+"""What every phase of a run is: something that learns step by step, is saved, and goes on after a stop."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from envs.batches import names_of
+from envs.losses import Batch
+from envs.run import Run, ScoredEvaluation
+from envs.steps import NotFinite
+from utils.checkpoint import save_checkpoint, save_latest
+from utils.errors import UserError
+from utils.interruption import Interrupted
+
+
+@dataclass
+class Progress:
+    """How far a phase has come. Plain values, which a checkpoint keeps as they are.
+
+    Attributes:
+        iteration: the last finished one.
+        evaluated: the last evaluation.
+        best: the best of those that may become `best`.
+        bad_steps: steps in a row, up to now, that were not taken because a loss or gradient was not finite.
+    """
+
+    iteration: int = 0
+    evaluated: ScoredEvaluation | None = None
+    best: ScoredEvaluation | None = None
+    bad_steps: int = 0
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the last evaluation was after the last iteration."""
+        return self.evaluated is not None and self.evaluated.iteration == self.iteration
+
+
+class Training(ABC):
+    """A phase of a run: what updates which parameters, and how far it has come."""
+
+    phase: str
+    progress: Progress
+
+    @abstractmethod
+    def state(self, run: Run) -> dict[str, Any]:
+        """What a checkpoint must keep of this phase beside network and progress."""
+
+    def saved_state(self, run: Run) -> dict[str, Any]:
+        """The whole content of a checkpoint; `iter` is the release's name for the iteration."""
+        progress = self.progress
+        return {
+            **run.state(),
+            **self.state(run),
+            "phase": self.phase,
+            "iter": progress.iteration,
+            "progress": asdict(progress),
+        }
+
+    def save(self, run: Run, path: Path) -> None:
+        """Save the network with everything that a run needs to go on from here."""
+        save_checkpoint(path, self.saved_state(run))
+
+    def save_latest(self, run: Run) -> None:
+        """Save as `latest`; what was `latest` becomes `previous`."""
+        save_latest(run.checkpoints.latest, run.checkpoints.previous, self.saved_state(run))
+
+    def save_now_and_then(self, run: Run) -> None:
+        """Save as `latest` every `save_freq` iterations, but nothing amid steps that diverge."""
+        if self.progress.iteration % run.settings.save_freq == 0 and not self.progress.bad_steps:
+            self.save_latest(run)
+
+
+@contextmanager
+def saved_when_interrupted(run: Run, training: Training) -> Iterator[None]:
+    """Save as `latest` when the block is left because a stop was requested, and say how to go on."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        training.save_latest(run)
+        run.logger.message(
+            f"stopped by {interrupted.signal_name} after iteration {training.progress.iteration}, saved "
+            f"{run.checkpoints.latest}: the same command with --resume goes on"
+        )
+        raise
+
+
+def attempt(
+    run: Run, progress: Progress, batch: Batch, step: Callable[[Batch], Mapping[str, Tensor]]
+) -> Mapping[str, Tensor] | None:
+    """Take the step of the iteration that follows; None where it had to be left out, which is logged.
+
+    Raises:
+        UserError: `max_bad_steps` in a row were left out.
+    """
+    progress.iteration += 1
+    try:
+        losses = step(batch)
+    except NotFinite as fault:
+        progress.bad_steps += 1
+        names = names_of(batch)
+        run.logger.line("bad_step", progress.iteration, not_finite=fault.names, samples=names)
+        run.logger.message(
+            f"iteration {progress.iteration}: left out, since {' and '.join(fault.names)} "
+            f"{'is' if len(fault.names) == 1 else 'are'} not finite ({fault.names} of {', '.join(names)})"
+        )
+        if progress.bad_steps == run.settings.max_bad_steps:
+            raise diverged(run, progress) from fault
+        return None
+    progress.bad_steps = 0
+    return losses
+
+
+def refuse_to_end_diverging(run: Run, progress: Progress) -> None:
+    """Raise `UserError` if the last steps of a phase were left out: its final weights are not worth keeping."""
+    if progress.bad_steps:
+        raise diverged(run, progress)
+
+
+def diverged(run: Run, progress: Progress) -> UserError:
+    """What to say where a loss or gradient stays not finite."""
+    return UserError(
+        f"losses or gradients of the last {progress.bad_steps} steps up to iteration {progress.iteration} are not "
+        f"finite (see {run.logger.folder / 'log.txt'}): training has diverged; lower train.lr, train.backbone_lr or "
+        f"train.policy_lr and go on from {run.checkpoints.latest} with --resume, or look for faults in the data with "
+        "python -m dataloaders.check."
+    )

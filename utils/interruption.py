@@ -1,0 +1,77 @@
+"""Being asked to stop: a signal becomes a request that a run honours once its state is whole."""
+
+import os
+import signal
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""What schedulers of preemptible machines send, and Ctrl+C."""
+
+
+class Interrupted(SystemExit):
+    """Ends the script, with 128 plus the signal's number as shells expect: 143 for SIGTERM, 130 for SIGINT."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(128 + signal_number)
+        self.signal_name = signal.Signals(signal_number).name
+
+
+class Interruption:
+    """As a context manager, takes the first SIGTERM or SIGINT for a request; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._requested: int | None = None
+        self._handlers_before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        for number in SIGNALS:
+            # What runs in a shell's background ignores Ctrl+C, and shall go on doing so.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers_before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore_handlers()
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a stop was requested; called where the run's state is whole."""
+        if self._requested is not None:
+            raise Interrupted(self._requested)
+
+    def watching(self, items: Collection[Item]) -> "WatchedItems[Item]":
+        """The same items, with a `check` before each."""
+        return WatchedItems(items, self)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._requested = number
+        self._restore_handlers()
+        # Not `print`: the signal may have come while the same stream was being written to.
+        name = signal.Signals(number).name
+        os.write(sys.stderr.fileno(), f"\n{name}: finishing this step, then saving; once more ends at once\n".encode())
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
+        self._handlers_before = {}
+
+
+@dataclass(frozen=True)
+class WatchedItems(Generic[Item]):
+    """Items that can be gone through again and again until a stop is requested."""
+
+    items: Collection[Item]
+    interruption: Interruption
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Item]:
+        for item in self.items:
+            self.interruption.check()
+            yield item
