@@ -11,6 +11,7 @@ Next, test.py evaluates an architecture on the whole test split.
 """
 
 from argparse import Namespace
+from contextlib import suppress
 
 from envs.cost_report import cost_report
 from envs.data import Data
@@ -24,9 +25,8 @@ from envs.experiment import (
 )
 from envs.pretrained import begin_with_imagenet
 from envs.restoring import load_learned_policy
-from envs.results import collect_retraining, finished_retrainings, retraining_result, retraining_table, summarise
-from envs.resuming import make_room
-from envs.retraining import retrain, stopped_retraining
+from envs.results import collect_retraining, retraining_result, retraining_table, summarise
+from envs.retraining import remaining_seeds, retrain, stopped_retraining
 from envs.run_files import RUN, RunFiles
 from envs.tasks import Task
 from models.multitask import MultiTaskNet
@@ -35,7 +35,7 @@ from utils.checkpoint import save_gates
 from utils.command_line import add_exp_ids, add_resume, next_command, script_parser
 from utils.config import TrainingConfig, load_config, write_config
 from utils.devices import choose_device, seed_everything
-from utils.errors import exit_on_user_error
+from utils.errors import UserError, exit_on_user_error
 from utils.files import write_json
 from utils.interruption import Interruption
 from utils.logger import RunLogger
@@ -53,7 +53,8 @@ def main() -> None:
     files = RunFiles.of(config.paths, config.exp_name)
     seeds = exp_seeds(config, arguments.exp_ids)
     files.make_folders()
-    files.tidy()
+    with suppress(UserError), locked(files.folders, RUN, patience=0):
+        files.tidy()
     with locked(files.folders, RUN, shared=True), locked(files.folders, *map(files.retrain_lock, seeds)):
         retrain_architectures(arguments, config, files, seeds)
 
@@ -70,16 +71,8 @@ def retrain_architectures(arguments: Namespace, config: TrainingConfig, files: R
     pretrained = None if config.retrain_from_pl else pretrained_state(config)
 
     # Everything that can be wrong with the input is looked at before the first network trains.
-    resume = arguments.resume or config.train.retrain_resume
-    finished = finished_retrainings(files, architectures, config.train.retrain_iters) if resume else set()
-    remaining = {exp_id: seed for exp_id, seed in seeds.items() if exp_id not in finished}
-    policy_iter, beginning = config.train.policy_iter, []
-    for exp_id, seed in remaining.items():
-        of_seed, gates = data.with_seed(seed), architectures[exp_id]
-        if stopped_retraining(config, files, exp_id, gates, of_seed, resume, arguments.overwrite) is None:
-            beginning.append(exp_id)
-    left = [path for exp_id in beginning for path in files.left_by_retraining(exp_id, policy_iter)]
-    make_room(left, arguments.overwrite)
+    resume = arguments.resume or (config.train.retrain_resume and not arguments.overwrite)
+    remaining = remaining_seeds(config, files, seeds, architectures, data, resume, arguments.overwrite)
     for exp_id in seeds.keys() - remaining.keys():
         print(f"architecture {exp_id} is retrained already: {files.retrained(exp_id)}")
 
@@ -93,9 +86,10 @@ def retrain_architectures(arguments: Namespace, config: TrainingConfig, files: R
                 begin_with_imagenet(net, pretrained)
             of_seed = data.with_seed(seed)
             retrain_architecture(config, exp_id, architectures[exp_id], net, tasks, of_seed, files, interruption)
-    runs = collect_retraining(files, architectures)
-    summary = summarise(runs)
-    write_json(files.results / "retrain.json", {"runs": runs, **summary})
+    with locked([files.results], "summary", patience=60):
+        runs = collect_retraining(files, architectures, config)
+        summary = summarise(runs)
+        write_json(files.results / "retrain.json", {"runs": runs, **summary})
     print(
         f"\n{retraining_table(runs, summary, tasks)}\n\n"
         f"results  {files.results / 'retrain.json'}\n"
@@ -128,8 +122,7 @@ def retrain_architecture(
         write_config(config, files.checkpoints / f"retrain{exp_id:03d}_config.yml")
         best = retrain(run, gates, exp_id, stopped)
         logger.message(f"architecture {exp_id}: best score {best.score:.4f} at iteration {best.iteration}")
-    iterations = config.train.retrain_iters
-    write_json(files.retrained(exp_id), retraining_result(exp_id, seed, policy_iter, iterations, gates, best, cost))
+    write_json(files.retrained(exp_id), retraining_result(exp_id, seed, config, gates, best, cost))
 
 
 if __name__ == "__main__":

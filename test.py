@@ -23,7 +23,7 @@ from envs.experiment import configured_network, configured_tasks, exp_seeds
 from envs.pictures import picture_predictions
 from envs.restoring import common_vocabulary, load_network, read_retrained
 from envs.results import best_retrained, comparison_table, cost_table, metrics_table, test_result
-from envs.run_files import RunFiles
+from envs.run_files import RUN, RunFiles
 from envs.tasks import Task
 from models.multitask import MultiTaskNet
 from models.shared_paths import HardGates, all_blocks
@@ -31,17 +31,25 @@ from utils.command_line import add_exp_ids, not_negative, script_parser
 from utils.config import TestingConfig, load_config
 from utils.devices import choose_device
 from utils.errors import exit_on_user_error
-from utils.files import write_json
+from utils.files import make_folder, write_json
+from utils.run_lock import locked
 from utils.tables import format_shares
 
 
 def main() -> None:
-    """Test, or only picture, each of the chosen architectures."""
+    """Test the chosen architectures, while no train.py is at work in their folder."""
     arguments = parse_arguments()
     config = load_config(arguments.config, arguments.set, TestingConfig)
+    files = RunFiles.of(config.paths, config.exp_name)
+    make_folder(files.results)
+    with locked([files.results], RUN, shared=True):
+        test_architectures(arguments, config, files)
+
+
+def test_architectures(arguments: Namespace, config: TestingConfig, files: RunFiles) -> None:
+    """Read everything, then test, or only picture, one architecture after the other."""
     device, device_line = choose_device(arguments.gpus)
     print(device_line)
-    files = RunFiles.of(config.paths, config.exp_name)
     seeds = best_retrained(files) if arguments.best else exp_seeds(config, arguments.exp_ids or [0])
     tasks = configured_tasks(config)
     net = configured_network(config, tasks).to(device)

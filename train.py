@@ -41,8 +41,8 @@ def main() -> None:
     config = load_config(arguments.config, arguments.set)
     files = RunFiles.of(config.paths, config.exp_name)
     files.make_folders()
-    files.tidy()
     with locked(files.folders, RUN):
+        files.tidy()
         train(arguments, config, files)
 
 

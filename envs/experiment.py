@@ -29,7 +29,7 @@ from models.regularisers import (
 from models.resnet import LAYOUTS as IMAGE_BACKBONES
 from models.shared_paths import HardGates, all_blocks
 from models.text_cnn import LAYOUTS as TEXT_BACKBONES
-from utils.config import TestingConfig, TrainingConfig
+from utils.config import TestingConfig, TrainingConfig, flat_settings
 from utils.errors import UserError
 from utils.interruption import Interruption
 from utils.logger import RunLogger
@@ -119,7 +119,7 @@ def configured_run(
             "sharing": config.train.reg_w_hamming,
         },
         settings=config.train,
-        configuration=config.model_dump(mode="json"),
+        configuration=flat_settings(config),
         data=data,
         validation=data.evaluation("val", batch_size, whole=batches is None),
         files=files,

@@ -1,6 +1,7 @@
 """Phases 1 and 2: warm up the weights, then learn weights and policy in turns (paper section 3, algorithm 1)."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,10 +17,11 @@ from envs.resuming import StoppedRun, restore
 from envs.run import Run, ScoredEvaluation
 from envs.step_reports import StepReports
 from envs.steps import policy_step, training_mode, weight_step
-from envs.training import Progress, Training, attempt, refuse_to_end_diverging, saved_when_interrupted
+from envs.training import Progress, Training, attempt, saved_when_interrupted
 from envs.weight_training import WeightTraining, train_weights
 from models.policy import Curriculum, Policy
 from models.shared_paths import Gates, all_blocks, decided
+from utils.checkpoint import load_checkpoint, load_weights
 from utils.devices import derived_seed
 from utils.files import write_json
 from utils.pictures import save_shares
@@ -50,21 +52,21 @@ def train_without_policy(run: Run, stopped: StoppedRun | None) -> ScoredEvaluati
     return training.progress.best
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PolicyProgress(Progress):
     """How far policy learning has come. Iterations count warm-up's too.
 
     Attributes:
-        period: p, the number of finished periods of weight and policy steps.
-        position: steps finished in the current period.
         temperature: tau of Gumbel-Softmax.
         num_open: how many of the last blocks follow the policy in this period.
+        period: p, the number of finished periods of weight and policy steps.
+        position: steps finished in the current period.
     """
 
+    temperature: float
+    num_open: int
     period: int = 0
     position: int = 0
-    temperature: float = 5.0
-    num_open: int = 1
 
     def weight_steps_taken(self, per_period: int) -> int:
         """Batches of `train1` used so far, where a period has so many weight steps."""
@@ -95,7 +97,7 @@ class PolicyLearning(Training):
     progress: PolicyProgress
 
     @classmethod
-    def start(cls, run: Run, stopped: StoppedRun | None = None) -> "PolicyLearning":
+    def start(cls, run: Run, curriculum: Curriculum, stopped: StoppedRun | None = None) -> "PolicyLearning":
         """New optimisers for both kinds of parameters (release); goes on from `stopped`.
 
         Raises:
@@ -109,7 +111,8 @@ class PolicyLearning(Training):
             "policy": policy_optimiser(run.net, settings.policy_lr),
         }
         reports = {kind: StepReports(run.logger, kind, settings.print_freq, run.loss_weights) for kind in optimisers}
-        progress = PolicyProgress(iteration=warm_up_end(run), temperature=settings.init_temp)
+        begin = {"temperature": settings.init_temp, "num_open": curriculum.num_open(0)}
+        progress = PolicyProgress(iteration=warm_up_end(run), **begin)
         if stopped:
             progress = restore(stopped, run, PolicyProgress, optimisers, reports)
         decay = None
@@ -158,7 +161,7 @@ def learn_policy(
         The evaluation of `best`.
     """
     settings = run.settings
-    learning = PolicyLearning.start(run, stopped)
+    learning = PolicyLearning.start(run, curriculum, stopped)
     progress = learning.progress
     weight_steps, policy_steps = learning.weight_steps, learning.policy_steps
     taken = progress.weight_steps_taken(weight_steps), progress.policy_steps_taken(policy_steps, weight_steps)
@@ -168,6 +171,10 @@ def learn_policy(
     with saved_when_interrupted(run, learning):
         if not stopped:
             learning.save_latest(run)
+        elif progress.best and progress.best.iteration < best_from and progress.iteration < settings.total_iters:
+            progress.best = None  # it was, of a run that was to end before any could be
+        elif progress.best:
+            write_policy(run, *best_policy(run))  # a crash may have come between `best` and its policy
         # A stop may lie anywhere in a period; whatever of it was done before is not done again.
         while progress.iteration < settings.total_iters or progress.position > 0:
             if progress.position == 0:
@@ -179,8 +186,7 @@ def learn_policy(
                     break
             take_policy_steps(run, learning, train2, regularisers)
             end_period(run, learning)
-        refuse_to_end_diverging(run, progress)
-        if progress.best is None:
+        if progress.lacks_best:
             run.logger.message(
                 f"training ended before iteration {best_from}, when the curriculum has opened every block and an "
                 "evaluation may be best: the final state becomes best"
@@ -281,24 +287,35 @@ def keep_final_as_best(run: Run, learning: PolicyLearning) -> None:
 
 def keep_as_best(run: Run, learning: PolicyLearning, scored: ScoredEvaluation) -> None:
     """Save weights and logits as `best`, and the policy as a file and a picture."""
-    learning.progress.best = scored
+    progress = learning.progress
+    progress.best = scored
     learning.save(run, run.checkpoints.best)
-    write_policy(run, learning.progress)
+    write_policy(run, run.net.policy, progress.iteration, progress.num_open)
 
 
-def write_policy(run: Run, progress: PolicyProgress) -> None:
+def best_policy(run: Run) -> tuple[Policy, int, int]:
+    """The policy in `best`, its iteration and its open blocks."""
+    content = load_checkpoint(run.checkpoints.best)
+    policy = deepcopy(run.net.policy)
+    prefix = "policy."
+    logits = {key[len(prefix) :]: value for key, value in content["mtl-net"].items() if key.startswith(prefix)}
+    load_weights(policy, logits, run.checkpoints.best)
+    return policy, content["iter"], content["open_blocks"]
+
+
+def write_policy(run: Run, policy: Policy, iteration: int, num_open: int) -> None:
     """Write the execution probabilities of `best`, task -> one per block, as `policy.json` and `policy.png`."""
-    probabilities = run.net.policy.execution_probabilities(progress.num_open)
+    probabilities = policy.execution_probabilities(num_open)
     write_json(
         run.files.results / "policy.json",
         {
             "checkpoint": "best",
-            "iteration": progress.iteration,
-            "open_blocks": progress.num_open,
+            "iteration": iteration,
+            "open_blocks": num_open,
             "execution_probability": probabilities,
         },
     )
-    save_shares(run.files.results / "policy.png", probabilities, f"P(execute) at iteration {progress.iteration}")
+    save_shares(run.files.results / "policy.png", probabilities, f"P(execute) at iteration {iteration}")
 
 
 def report_policy(run: Run, progress: PolicyProgress) -> None:

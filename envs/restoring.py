@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from envs.batches import ClassNames
 from models.multitask import MultiTaskNet
@@ -13,6 +15,8 @@ from models.resnet import DilatedResNet
 from models.shared_paths import HardGates
 from utils.checkpoint import load_checkpoint, load_gates, load_tensor_pickle, load_weights
 from utils.errors import UserError
+
+NotNegative = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -29,58 +33,75 @@ class LearnedPolicy:
     vocabulary: tuple[str, ...] | None = None
 
 
-def load_network(net: MultiTaskNet, path: Path) -> dict[str, Any]:
-    """Load weights and logits from one of our checkpoints or of the release's; returns what else it holds.
+class Facts(BaseModel):
+    """What a checkpoint knows beside weights and logits; the release's know the iteration alone.
+
+    Attributes:
+        iteration: when it was saved.
+        phase: the phase then.
+        log_position: bytes of `metrics.jsonl` that were written by then.
+        open_blocks: how many of the last blocks followed the policy.
+        gates: the architecture that was trained.
+        vocabulary: the words that the network has learned; None for images.
+        class_names: task -> class -> name, as far as the training data told.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    iteration: NotNegative | None = Field(None, alias="iter")
+    phase: str | None = None
+    log_position: NotNegative = 0
+    open_blocks: NotNegative | None = None
+    gates: HardGates | None = None
+    vocabulary: tuple[str, ...] | None = None
+    class_names: dict[str, dict[int, str]] = {}
+
+    @field_validator("vocabulary", mode="before")
+    @classmethod
+    def _list_to_tuple(cls, words: Any) -> Any:
+        return tuple(words) if isinstance(words, list) else words
+
+
+def facts_of(checkpoint: dict[str, Any], path: Path) -> Facts:
+    """What a checkpoint's content says; `UserError` for what neither train.py nor re-train.py writes."""
+    try:
+        return Facts.model_validate(checkpoint)
+    except ValidationError as error:
+        wrong = ", ".join(dict.fromkeys(str(details["loc"][0]) for details in error.errors()))
+        raise UserError(
+            f"checkpoint {path} holds something else than train.py and re-train.py write ({wrong}); choose another."
+        ) from error
+
+
+def load_network(net: MultiTaskNet, path: Path) -> Facts:
+    """Load weights and logits from one of our checkpoints or of the release's; returns what else it knows.
 
     Raises:
         UserError: no such checkpoint, or one that does not fit the network.
     """
     checkpoint = load_checkpoint(path)
-    load_weights(net, our_state(checkpoint.pop("mtl-net"), net, path), path)
-    return checkpoint
+    load_weights(net, our_state(checkpoint["mtl-net"], net, path), path)
+    return facts_of(checkpoint, path)
 
 
 def load_learned_policy(net: MultiTaskNet, path: Path) -> LearnedPolicy:
     """Load weights and logits into `net`, for sampling from its policy; raises as `load_network`."""
-    checkpoint = load_network(net, path)
-    num_open, blocks = checkpoint.get("open_blocks"), net.policy.num_policy_blocks
-    if num_open is not None and (not isinstance(num_open, int) or not 0 <= num_open <= blocks):
-        raise UserError(f"checkpoint {path} says {num_open} for how many of {blocks} blocks are open; choose another.")
-    return LearnedPolicy(net.policy, num_open, kept_vocabulary(checkpoint, path))
+    facts, blocks = load_network(net, path), net.policy.num_policy_blocks
+    if facts.open_blocks is not None and facts.open_blocks > blocks:
+        raise UserError(
+            f"checkpoint {path} says that {facts.open_blocks} blocks follow the policy, of {blocks}; choose another."
+        )
+    return LearnedPolicy(net.policy, facts.open_blocks, facts.vocabulary)
 
 
-@dataclass(frozen=True)
-class WarmStart:
-    """What weights from a checkpoint come with.
-
-    Attributes:
-        vocabulary: the words that the network has learned; None for images.
-        log_position: bytes of `metrics.jsonl` that were written until then; 0 where the checkpoint does not say.
-    """
-
-    vocabulary: tuple[str, ...] | None
-    log_position: int
-
-
-def load_without_policy(net: MultiTaskNet, path: Path) -> WarmStart:
-    """Load the weights of a checkpoint and keep the logits as they are (`train.resume`); raises as `load_network`."""
+def load_without_policy(net: MultiTaskNet, path: Path) -> Facts:
+    """As `load_network`, but keeps the logits as they are (`train.resume`)."""
     checkpoint = load_checkpoint(path)
     state = our_state(checkpoint["mtl-net"], net, path)
     weights = {key: value for key, value in state.items() if not key.startswith("policy.")}
     fresh = {key: value for key, value in net.state_dict().items() if key.startswith("policy.")}
     load_weights(net, weights | fresh, path)
-    position = checkpoint.get("log_position")
-    return WarmStart(kept_vocabulary(checkpoint, path), position if isinstance(position, int) else 0)
-
-
-def kept_vocabulary(checkpoint: dict[str, Any], path: Path) -> tuple[str, ...] | None:
-    """The words that a checkpoint's network has learned, None for images; `UserError` for anything but words."""
-    words = checkpoint.get("vocabulary")
-    if words is None:
-        return None
-    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-        raise UserError(f"checkpoint {path} has a vocabulary that is no list of words; choose another.")
-    return tuple(words)
+    return facts_of(checkpoint, path)
 
 
 def our_state(state: dict[str, Any], net: MultiTaskNet, path: Path) -> dict[str, Any]:
@@ -132,15 +153,7 @@ def load_release_gates(path: Path, tasks: Sequence[str]) -> HardGates:
     try:
         return gates_from_release(policies, tasks)
     except ValueError as error:
-        raise UserError(f"policy {path} does not fit the configured tasks: {error}") from error
-
-
-def kept_class_names(checkpoint: dict[str, Any], path: Path) -> ClassNames:
-    """Names of each task's classes, as far as a checkpoint knows; `UserError` for anything but names."""
-    names = checkpoint.get("class_names", {})
-    if not isinstance(names, dict) or not all(isinstance(of_task, dict) for of_task in names.values()):
-        raise UserError(f"checkpoint {path} has class names that are no names by task and class; choose another.")
-    return names
+        raise UserError(f"policy {path} does not fit the configured tasks: {str(error)[:300]}") from error
 
 
 @dataclass(frozen=True)
@@ -168,18 +181,12 @@ def read_retrained(net: MultiTaskNet, gates_path: Path, checkpoint_path: Path) -
             far as the checkpoint knows.
     """
     gates = load_architecture(net, gates_path)
-    checkpoint = load_network(net, checkpoint_path)
-    if checkpoint.get("gates", gates) != gates:
+    facts = load_network(net, checkpoint_path)
+    if facts.gates not in (None, gates):
         raise UserError(
             f"checkpoint {checkpoint_path} was trained under other gates than those sampled now: run re-train.py."
         )
-    return Retrained(
-        gates,
-        checkpoint_path,
-        checkpoint.get("iter"),
-        kept_vocabulary(checkpoint, checkpoint_path),
-        kept_class_names(checkpoint, checkpoint_path),
-    )
+    return Retrained(gates, checkpoint_path, facts.iteration, facts.vocabulary, facts.class_names)
 
 
 def common_vocabulary(architectures: Iterable[Retrained]) -> tuple[str, ...] | None:

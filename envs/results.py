@@ -9,8 +9,10 @@ from envs.evaluation import Evaluation
 from envs.headlines import are_alike, headlines_of
 from envs.run import ScoredEvaluation
 from envs.run_files import RunFiles
+from envs.run_identity import fingerprint
 from envs.tasks import PROTOCOLS, Task
 from models.shared_paths import HardGates
+from utils.config import TrainingConfig
 from utils.errors import UserError
 from utils.files import read_json
 from utils.tables import format_table
@@ -38,8 +40,7 @@ def test_result(
 def retraining_result(
     exp_id: int,
     seed: int,
-    policy_iter: str,
-    iterations: int,
+    config: TrainingConfig,
     gates: HardGates,
     best: ScoredEvaluation,
     cost: Mapping[str, Any],
@@ -48,8 +49,9 @@ def retraining_result(
     return {
         "exp_id": exp_id,
         "seed": seed,
-        "policy_iter": policy_iter,
-        "iterations": iterations,
+        "policy_iter": config.train.policy_iter,
+        "configuration": fingerprint(config),
+        "iterations": config.train.retrain_iters,
         "gates": gates,
         "score": best.score,
         "best_iteration": best.iteration,
@@ -59,27 +61,30 @@ def retraining_result(
     }
 
 
-def collect_retraining(files: RunFiles, architectures: Mapping[int, HardGates]) -> list[dict[str, Any]]:
+def collect_retraining(
+    files: RunFiles, architectures: Mapping[int, HardGates], config: TrainingConfig
+) -> list[dict[str, Any]]:
     """The results of those architectures that are retrained so far, in the order of their exp_ids.
 
+    A run of other gates, another seed or another configuration, left in the same folder, does not count.
+
     Args:
-        architectures: exp_id -> the gates that policy and seed give now. A run of other gates, left by an
-            earlier policy or configuration in the same folder, does not count.
+        architectures: exp_id -> the gates that policy and seed give now.
 
     Raises:
         UserError: a results file is damaged.
     """
     paths = [files.retrained(exp_id) for exp_id in sorted(architectures)]
-    runs = [
-        read_result(path, {"exp_id", "seed", "gates", "score", "metrics", "cost"}) for path in paths if path.is_file()
+    keys = {"exp_id", "seed", "policy_iter", "configuration", "iterations", "gates", "score", "metrics", "cost"}
+    runs = [read_result(path, keys) for path in paths if path.is_file()]
+    of_config = (config.train.policy_iter, fingerprint(config))
+    return [
+        run
+        for run in runs
+        if run["gates"] == architectures[run["exp_id"]]
+        and run["seed"] == config.seed[run["exp_id"]]
+        and (run["policy_iter"], run["configuration"]) == of_config
     ]
-    return [run for run in runs if run["gates"] == architectures[run["exp_id"]]]
-
-
-def finished_retrainings(files: RunFiles, architectures: Mapping[int, HardGates], iterations: int) -> set[int]:
-    """Which architectures, by exp_id, are retrained already, for at least so many iterations; as above."""
-    runs = collect_retraining(files, architectures)
-    return {run["exp_id"] for run in runs if run.get("iterations", 0) >= iterations}
 
 
 def read_result(path: Path, keys: set[str]) -> dict[str, Any]:

@@ -10,63 +10,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from envs.data import Data
-from envs.restoring import kept_vocabulary
-from envs.run import Run
+from envs.restoring import facts_of
+from envs.run import Run, ScoredEvaluation
 from envs.run_files import Checkpoints
+from envs.run_identity import CHANGEABLE
 from envs.step_reports import StepReports
 from envs.training import Progress
-from utils.checkpoint import load_latest, load_optimiser_state, load_weights
-from utils.config import TestingConfig, changed_settings
+from utils.checkpoint import load_checkpoint, load_latest, load_optimiser_state, load_weights
+from utils.config import TestingConfig, flat_settings
 from utils.devices import restore_random_states
 from utils.errors import UserError
 from utils.problems import show
-
-# What a run may be resumed with at other values: the rest of it follows them from then on. All other keys say what
-# the network is, in which order it sees the data, or when which phase begins.
-CHANGEABLE = frozenset(
-    [
-        "exp_name",
-        "seed",  # a list of many; the one that counts is compared by itself
-        "imagenet_weights",
-        "lambdas",
-        "paths.log_dir",
-        "paths.result_dir",
-        "paths.checkpoint_dir",
-        "test.which_iter",
-        "dataload.dataroot",
-        "dataload.num_workers",
-        *(
-            f"train.{key}"
-            for key in (
-                "total_iters",
-                "retrain_total_iters",
-                "lr",
-                "backbone_lr",
-                "fc_lr",
-                "policy_lr",
-                "decay_lr_freq",
-                "decay_lr_rate",
-                "decay_fc_lr_freq",
-                "decay_fc_lr_rate",
-                "policy_decay_lr_freq",
-                "policy_decay_lr_rate",
-                "decay_temp",
-                "decay_temp_freq",
-                "reg_w",
-                "reg_w_hamming",
-                "print_freq",
-                "val_freq",
-                "eval_batches",
-                "save_freq",
-                "max_bad_steps",
-                "resume",
-                "retrain_resume",
-                "policy_iter",
-                "which_iter",
-            )
-        ),
-    ]
-)
 
 NotNegative = Annotated[int, Field(ge=0)]
 AnyProgress = TypeVar("AnyProgress", bound=Progress)
@@ -117,26 +71,36 @@ class StoppedRun:
     notes: tuple[str, ...]
 
 
-def stopped_run(checkpoints: Checkpoints, resume: bool, overwrite: bool) -> StoppedRun | None:
+def stopped_run(checkpoints: Checkpoints, phases: Sequence[str], resume: bool, overwrite: bool) -> StoppedRun | None:
     """The run that left these checkpoints; None to begin one, where there is none or it is to be overwritten.
+
+    Args:
+        phases: those that it may be in.
+        resume, overwrite: what shall become of it.
 
     Raises:
         UserError: there is one, and it was not said what shall become of it; or it cannot be gone on with.
     """
     if overwrite or not checkpoints.can_be_resumed():
         return None
-    content, damage = load_latest(checkpoints.latest, checkpoints.previous)
+    try:
+        content, damage = load_latest(checkpoints.latest, checkpoints.previous)
+    except UserError as fault:
+        raise UserError(f"{fault} To begin anew, add --overwrite.") from fault
     path = checkpoints.previous if damage else checkpoints.latest
     if not resume:
         raise UserError(
-            f"{path.parent} holds a run already, saved after iteration {content.get('iter')} ({path.name}): add "
+            f"{path.parent} holds a run already, saved after iteration {facts_of(content, path).iteration} "
+            f"({path.name}): add "
             "--resume to go on with it or --overwrite to begin anew, or choose another exp_name."
         )
     try:
         state = TrainingState.model_validate(content)
     except ValidationError as error:
         raise not_to_go_on_with(path, places(error)) from error
-    return StoppedRun(path, state, kept_vocabulary(content, path), (damage,) if damage else ())
+    if state.phase not in phases:
+        raise not_to_go_on_with(path, f"its phase is {state.phase}, not {' or '.join(phases)}: it is")
+    return StoppedRun(path, state, facts_of(content, path).vocabulary, (damage,) if damage else ())
 
 
 def make_room(left: Sequence[Path], overwrite: bool) -> None:
@@ -152,9 +116,10 @@ def make_room(left: Sequence[Path], overwrite: bool) -> None:
 
 def refuse_another_run(stopped: StoppedRun, config: TestingConfig, seed: int) -> list[str]:
     """Raise `UserError` where the configuration is another one; returns a note on each changed key that may change."""
-    changes = changed_settings(stopped.state.config, config.model_dump(mode="json"))
-    if stopped.state.seed != seed:
-        changes["seed of this run"] = (stopped.state.seed, seed)
+    before = stopped.state.config | {"seed of this run": stopped.state.seed}
+    now = flat_settings(config) | {"seed of this run": seed}
+    # A key that an earlier version did not know has not changed.
+    changes = {key: (before[key], value) for key, value in now.items() if before.get(key, value) != value}
     refused = [key for key in changes if key not in CHANGEABLE]
     if refused:
         named = "; ".join(f"{key} was {show(changes[key][0])} and is {show(changes[key][1])}" for key in refused)
@@ -202,11 +167,26 @@ def restore(
         raise not_to_go_on_with(path, f"progress: {places(error)}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise not_to_go_on_with(path, f"{type(error).__name__}: {error}") from error
-    if restored.best and not run.checkpoints.best.exists():
-        run.logger.message(f"{run.checkpoints.best} is gone, so the best evaluation from now on becomes best")
-        restored.best = None
+    restored.best = best_on_disk(run, restored)
     run.logger.message(f"going on after iteration {restored.iteration}, from {path}")
     return restored
+
+
+def best_on_disk(run: Run, progress: AnyProgress) -> ScoredEvaluation | None:
+    """The evaluation that the `best` on disk is of; None where there is no such file that can be read.
+
+    After a crash it may be of iterations that were lost, and that other settings or another device would not repeat.
+    """
+    path = run.checkpoints.best
+    if not path.exists():
+        if progress.best:
+            run.logger.message(f"{path} is gone, so the best evaluation from now on becomes best")
+        return None
+    try:
+        return TypeAdapter(type(progress)).validate_python(load_checkpoint(path).get("progress")).best
+    except (UserError, ValidationError) as error:
+        run.logger.message(f"{path} is damaged ({error}), so the best evaluation from now on becomes best")
+        return None
 
 
 def not_to_go_on_with(path: Path, fault: str) -> UserError:

@@ -1,15 +1,48 @@
 """Phase 3: retrain the network under an architecture sampled from the policy."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from envs.data import Data
-from envs.resuming import StoppedRun, refuse_another_run, refuse_other_data, stopped_run
+from envs.results import collect_retraining
+from envs.resuming import StoppedRun, make_room, refuse_another_run, refuse_other_data, stopped_run
 from envs.run import Run, ScoredEvaluation
 from envs.run_files import RunFiles
 from envs.weight_training import WeightTraining, refuse_other_gates, train_weights
 from models.shared_paths import HardGates
 from utils.config import TrainingConfig
 from utils.errors import UserError
+
+
+def remaining_seeds(
+    config: TrainingConfig,
+    files: RunFiles,
+    seeds: dict[int, int],
+    architectures: Mapping[int, HardGates],
+    data: Data,
+    resume: bool,
+    overwrite: bool,
+) -> dict[int, int]:
+    """Those of the architectures, exp_id -> seed, that are still to be trained; makes room for those that begin.
+
+    Args:
+        seeds: exp_id -> seed of those that were asked for.
+        architectures: exp_id -> gates.
+        resume, overwrite: what shall become of earlier retrainings that are found.
+
+    Raises:
+        UserError: as `stopped_retraining`, before anything is removed.
+    """
+    runs = collect_retraining(files, architectures, config) if resume else []
+    finished = {run["exp_id"] for run in runs if run["iterations"] >= config.train.retrain_iters}
+    remaining = {exp_id: seed for exp_id, seed in seeds.items() if exp_id not in finished}
+    left = []
+    for exp_id, seed in remaining.items():
+        of_seed, gates = data.with_seed(seed), architectures[exp_id]
+        if stopped_retraining(config, files, exp_id, gates, of_seed, resume, overwrite) is None:
+            left += files.left_by_retraining(exp_id, config.train.policy_iter)
+    make_room(left, overwrite)
+    return remaining
 
 
 def stopped_retraining(
@@ -31,7 +64,8 @@ def stopped_retraining(
         UserError: there is one that nothing was said about, or one of another configuration, of other gates, words or
             data.
     """
-    stopped = stopped_run(files.of_retraining(exp_id, config.train.policy_iter), resume, overwrite)
+    checkpoints = files.of_retraining(exp_id, config.train.policy_iter)
+    stopped = stopped_run(checkpoints, ["retraining"], resume, overwrite)
     if stopped is None:
         return None
     if stopped.vocabulary != data.vocabulary:

@@ -36,7 +36,7 @@ class Run:
     Attributes:
         loss_weights: weight of each loss: the lambdas of the tasks, and those of "sparsity" and "sharing".
         settings: the `train` section of the configuration.
-        configuration: all of it as plain values, as checkpoints keep it.
+        configuration: dotted key -> plain value, as checkpoints keep it.
         validation: batches that choose `best`.
         checkpoints: where this training is saved.
         interruption: asked after each step and each evaluated batch whether to stop.

@@ -1,16 +1,13 @@
 """Where an experiment keeps its files, under the release's names."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.config import PathsSection
-from utils.errors import UserError
 from utils.files import make_folder, remove_unfinished
-from utils.run_lock import locked
 
 RUN = "run"
-"""Lock of an experiment's folders: train.py holds it alone, calls of re-train.py share it."""
+"""Lock of an experiment's folders: train.py holds it alone, calls of re-train.py and test.py share it."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +48,24 @@ class RunFiles:
             make_folder(folder)
 
     def tidy(self) -> None:
-        """Remove what a killed process left half-written, unless another one is writing right now."""
-        with suppress(UserError), locked(self.folders, RUN):
-            for folder in self.folders:
-                remove_unfinished(folder.iterdir())
+        """Remove what killed processes left half-written; only for who holds `RUN` alone."""
+        for folder in self.folders:
+            remove_unfinished(folder.iterdir())
 
     def left_by_training(self, but: Path | None = None) -> list[Path]:
-        """The checkpoints of an earlier train.py, `but` one that a new run begins from."""
+        """Checkpoints and policy of an earlier train.py, `but` the checkpoint that a new run begins from.
+
+        `previous` comes first: where it is gone and `latest` is not, nothing is lost yet.
+        """
         training = self.of_training()
-        paths = (training.latest, training.previous, training.best, self.checkpoint("warmup"))
-        return [path for path in paths if path != but and path.exists()]
+        paths = (training.previous, training.latest, training.best, self.checkpoint("warmup"))
+        policy = (self.results / "policy.json", self.results / "policy.png")
+        return [path for path in (*paths, *policy) if path != but and path.exists()]
 
     def left_by_retraining(self, exp_id: int, policy_iter: str) -> list[Path]:
         """The checkpoints and results of an earlier retraining of this number."""
         retraining = self.of_retraining(exp_id, policy_iter)
-        paths = (self.retrained(exp_id), retraining.latest, retraining.previous, retraining.best)
+        paths = (self.retrained(exp_id), retraining.previous, retraining.latest, retraining.best)
         return [path for path in paths if path.exists()]
 
     @staticmethod
@@ -83,7 +83,7 @@ class RunFiles:
         return self.checkpoints / f"{label}_model.pth.tar"
 
     def retrain_checkpoint(self, exp_id: int, policy_iter: str, label: str) -> Path:
-        """Checkpoint `latest` or `best` of retraining number `exp_id`."""
+        """Checkpoint `latest`, `previous` or `best` of retraining number `exp_id`."""
         return self.checkpoint(f"retrain{exp_id:03d}_policyIter{policy_iter}_{label}")
 
     def of_training(self) -> Checkpoints:

@@ -57,7 +57,8 @@ def starting_point(config: TrainingConfig, net: MultiTaskNet, files: RunFiles, r
         UserError: a run is found that nothing was said about, or that is not of this configuration; a checkpoint is
             missing or does not fit the network.
     """
-    stopped = stopped_run(files.of_training(), resume, overwrite)
+    phases = ["warm-up", "policy"] if config.policy else ["training"]
+    stopped = stopped_run(files.of_training(), phases, resume, overwrite)
     if stopped:
         changes = refuse_another_run(stopped, config, config.seed[0])
         state, notes = stopped.state, (*stopped.notes, *changes)
@@ -65,8 +66,11 @@ def starting_point(config: TrainingConfig, net: MultiTaskNet, files: RunFiles, r
     if config.train.resume:
         weights = files.checkpoint(config.train.which_iter)
         warmed_up = load_without_policy(net, weights)
-        phase, iteration = ("policy", config.train.warm_up_iters - 1) if config.policy else ("training", 0)
-        return Start(phase, iteration, warmed_up.log_position, warmed_up.vocabulary, weights=weights)
+        # What this run's own warm-up has logged is kept; the log of anything else would count iterations twice.
+        iteration = max(config.train.warm_up_iters - 1, 0)
+        goes_on = config.policy and (warmed_up.phase, warmed_up.iteration) == ("warm-up", iteration)
+        iteration, position = (iteration, warmed_up.log_position) if goes_on else (0, 0)
+        return Start(phases[-1], iteration, position, warmed_up.vocabulary, weights=weights)
     if config.imagenet_pretrain:
         begin_with_imagenet(net, pretrained_state(config))
     return Start("warm-up" if config.policy else "training")

@@ -1,5 +1,6 @@
 """What every phase of a run is: something that learns step by step, is saved, and goes on after a stop."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from envs.batches import names_of
 from envs.losses import Batch
 from envs.run import Run, ScoredEvaluation
 from envs.steps import NotFinite
-from utils.checkpoint import save_checkpoint, save_latest
+from utils.checkpoint import load_checkpoint, save_checkpoint, save_latest
 from utils.errors import UserError
 from utils.interruption import Interrupted
 
@@ -39,12 +41,19 @@ class Progress:
         """Whether the last evaluation was after the last iteration."""
         return self.evaluated is not None and self.evaluated.iteration == self.iteration
 
+    @property
+    def lacks_best(self) -> bool:
+        """Whether nothing is best, or only this very iteration, which a crash has undone since."""
+        return self.best is None or (self.best.iteration == self.iteration and not self.is_evaluated)
+
 
 class Training(ABC):
     """A phase of a run: what updates which parameters, and how far it has come."""
 
     phase: str
     progress: Progress
+    saved_at: int = 0
+    """The last iteration that is in `latest`, as far as this process knows."""
 
     @abstractmethod
     def state(self, run: Run) -> dict[str, Any]:
@@ -62,16 +71,24 @@ class Training(ABC):
         }
 
     def save(self, run: Run, path: Path) -> None:
-        """Save the network with everything that a run needs to go on from here."""
+        """Save the network with everything that a run needs to go on from here.
+
+        Raises:
+            UserError: it is not worth keeping, since a value of the network is not finite; or it cannot be written.
+        """
+        refuse_not_finite(run, self.progress)
         save_checkpoint(path, self.saved_state(run))
 
     def save_latest(self, run: Run) -> None:
-        """Save as `latest`; what was `latest` becomes `previous`."""
+        """Save as `latest`; what was `latest` becomes `previous`. Raises as `save`."""
+        refuse_not_finite(run, self.progress)
         save_latest(run.checkpoints.latest, run.checkpoints.previous, self.saved_state(run))
+        self.saved_at = self.progress.iteration
 
     def save_now_and_then(self, run: Run) -> None:
-        """Save as `latest` every `save_freq` iterations, but nothing amid steps that diverge."""
-        if self.progress.iteration % run.settings.save_freq == 0 and not self.progress.bad_steps:
+        """Save as `latest` every `save_freq` iterations, but amid steps that are left out not before a good one."""
+        every, iteration = run.settings.save_freq, self.progress.iteration
+        if iteration // every > self.saved_at // every and not self.progress.bad_steps:
             self.save_latest(run)
 
 
@@ -84,7 +101,7 @@ def saved_when_interrupted(run: Run, training: Training) -> Iterator[None]:
         training.save_latest(run)
         run.logger.message(
             f"stopped by {interrupted.signal_name} after iteration {training.progress.iteration}, saved "
-            f"{run.checkpoints.latest}: the same command with --resume goes on"
+            f"{run.checkpoints.latest}: go on with --resume"
         )
         raise
 
@@ -108,24 +125,34 @@ def attempt(
             f"iteration {progress.iteration}: left out, since {' and '.join(fault.names)} "
             f"{'is' if len(fault.names) == 1 else 'are'} not finite ({fault.names} of {', '.join(names)})"
         )
-        if progress.bad_steps == run.settings.max_bad_steps:
+        if progress.bad_steps >= run.settings.max_bad_steps:
             raise diverged(run, progress) from fault
         return None
     progress.bad_steps = 0
     return losses
 
 
-def refuse_to_end_diverging(run: Run, progress: Progress) -> None:
-    """Raise `UserError` if the last steps of a phase were left out: its final weights are not worth keeping."""
-    if progress.bad_steps:
+def refuse_not_finite(run: Run, progress: Progress) -> None:
+    """Raise `UserError` where a value of the network is not finite: what it was before is the better checkpoint."""
+    values = [value for value in run.net.state_dict().values() if value.is_floating_point()]
+    if not torch.stack([value.sum() for value in values]).isfinite().all():
         raise diverged(run, progress)
 
 
 def diverged(run: Run, progress: Progress) -> UserError:
-    """What to say where a loss or gradient stays not finite."""
+    """What to say where training has diverged, and from where to go on."""
+    last_good = go_back_before(run, progress.iteration - progress.bad_steps)
     return UserError(
-        f"losses or gradients of the last {progress.bad_steps} steps up to iteration {progress.iteration} are not "
-        f"finite (see {run.logger.folder / 'log.txt'}): training has diverged; lower train.lr, train.backbone_lr or "
-        f"train.policy_lr and go on from {run.checkpoints.latest} with --resume, or look for faults in the data with "
-        "python -m dataloaders.check."
+        f"training has diverged: at iteration {progress.iteration}, after {progress.bad_steps} steps in a row that "
+        f"were left out, losses, gradients or weights are not finite (see {run.logger.folder / 'log.txt'}); lower "
+        "train.lr, train.backbone_lr or train.policy_lr and go on with --resume, which takes up the run "
+        f"{last_good}, or look for faults in the data with python -m dataloaders.check."
     )
+
+
+def go_back_before(run: Run, iteration: int) -> str:
+    """Let `previous` be `latest` where this one holds what the iteration has led to; says what `latest` is then."""
+    latest, previous = run.checkpoints.latest, run.checkpoints.previous
+    if latest.exists() and load_checkpoint(latest)["iter"] >= iteration and previous.exists():
+        os.replace(previous, latest)
+    return f"after iteration {load_checkpoint(latest)['iter']}" if latest.exists() else "from the start"

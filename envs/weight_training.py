@@ -12,7 +12,7 @@ from envs.resuming import StoppedRun, restore
 from envs.run import Run
 from envs.step_reports import StepReports
 from envs.steps import training_mode, weight_step
-from envs.training import Progress, Training, attempt, refuse_to_end_diverging, saved_when_interrupted
+from envs.training import Progress, Training, attempt, saved_when_interrupted
 from models.shared_paths import HardGates
 from utils.errors import UserError
 
@@ -100,9 +100,8 @@ def train_weights(run: Run, training: WeightTraining, until: int, title: str, ke
             run.interruption.check()
             evaluate_where_due(run, training, keeps_best)
             training.save_now_and_then(run)
-        refuse_to_end_diverging(run, progress)
         training.reports.report(progress.iteration)
-        if keeps_best and progress.best is None:
+        if keeps_best and progress.lacks_best:
             run.logger.message(f"no evaluation within {until} iterations, so the final state becomes best")
             evaluate_weights(run, training, keeps_best)
         training.save_latest(run)

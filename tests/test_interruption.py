@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +16,8 @@ def test_a_signal_stops_the_run_at_its_next_check(number: int, code: int, capfd:
     with Interruption() as interruption:
         interruption.check()
         os.kill(os.getpid(), number)
-        steps_finished_meanwhile = True
         with pytest.raises(Interrupted) as stop:
             interruption.check()
-    assert steps_finished_meanwhile
     assert stop.value.code == code
     assert stop.value.signal_name == signal.Signals(number).name
     assert capfd.readouterr().err.count("finishing this step, then saving") == 1
@@ -56,3 +57,31 @@ def test_watched_items_end_with_a_request_and_can_be_gone_through_again(capfd: p
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted):
             next(one_by_one)
+
+
+READ_BY_NOBODY = """
+import os, signal, sys
+from pathlib import Path
+from utils.errors import exit_on_user_error
+from utils.interruption import Interruption
+from utils.logger import RunLogger
+with exit_on_user_error(), RunLogger(Path(sys.argv[1])) as logger, Interruption() as interruption:
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        logger.message("a step is finished")
+    logger.message("saved")
+    interruption.check()
+"""
+
+
+def test_a_run_is_saved_though_the_signal_has_ended_who_reads_along(tmp_path: Path) -> None:
+    """Ctrl+C in `python train.py | tee log` ends tee first."""
+    command = [sys.executable, "-c", READ_BY_NOBODY, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], **pipes) as process:
+        process.stdout.close()
+        process.stdin.write(b"the reader has gone\n")
+        process.stdin.close()
+        assert process.wait() == 130
+    assert (tmp_path / "log.txt").read_text().endswith("saved\n")

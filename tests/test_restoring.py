@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from envs.restoring import (
+    Facts,
     Retrained,
     common_vocabulary,
     load_architecture,
@@ -58,7 +59,7 @@ def test_a_network_comes_back_under_either_names_with_the_rest_of_its_checkpoint
     trained = trained_net()
     save_checkpoint(path, {"mtl-net": state_of(trained), "iter": 400, "temp": 2.5})
     net = small_net()
-    assert load_network(net, path) == {"iter": 400, "temp": 2.5}
+    assert load_network(net, path) == Facts(iter=400)
     torch.testing.assert_close(dict(net.state_dict()), dict(trained.state_dict()), rtol=0, atol=0)
 
 
@@ -205,11 +206,34 @@ def test_the_words_come_back_with_the_weights(path: Path) -> None:
         assert load_without_policy(net, path).vocabulary == expected
 
 
-@pytest.mark.parametrize("open_blocks", ["3", -1, 9, [8], 2.0])
+@pytest.mark.parametrize(
+    "fact",
+    [
+        {"iter": "7\x1b[2J"},
+        {"iter": torch.tensor([1, 2])},
+        {"gates": {"seg": [torch.tensor([1, 0])] * 8}},
+        {"gates": "all"},
+        {"log_position": -5},
+        {"log_position": True},
+        {"class_names": {0: "photo"}},
+        {"class_names": {"photo": {0: torch.zeros(1)}}},
+    ],
+    ids=str,
+)
+def test_what_a_checkpoint_says_of_itself_is_looked_at(path: Path, fact: dict[str, Any]) -> None:
+    net = small_net()
+    save_checkpoint(path, {"mtl-net": net.state_dict(), **fact})
+    for load in (load_network, load_without_policy, load_learned_policy):
+        with pytest.raises(UserError, match="holds something else") as error:
+            load(net, path)
+        assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("open_blocks", ["3", -1, 9, [8], 2.0, True])
 def test_a_number_of_open_blocks_that_cannot_be_is_refused(path: Path, open_blocks: object) -> None:
     net = small_net()
     save_checkpoint(path, {"mtl-net": net.state_dict(), "open_blocks": open_blocks})
-    with pytest.raises(UserError, match="for how many of 8 blocks are open"):
+    with pytest.raises(UserError, match=r"\(open_blocks\)|9 blocks follow the policy, of 8"):
         load_learned_policy(net, path)
 
 
@@ -217,7 +241,7 @@ def test_a_number_of_open_blocks_that_cannot_be_is_refused(path: Path, open_bloc
 def test_a_vocabulary_of_anything_but_words_is_refused(path: Path, vocabulary: object) -> None:
     net = small_net()
     save_checkpoint(path, {"mtl-net": net.state_dict(), "vocabulary": vocabulary})
-    with pytest.raises(UserError, match=r"best_model\.pth\.tar has a vocabulary that is no list of words"):
+    with pytest.raises(UserError, match=r"best_model\.pth\.tar holds something else .* \(vocabulary\)"):
         load_learned_policy(net, path)
 
 

@@ -12,13 +12,15 @@ from envs.run import ScoredEvaluation
 from envs.run_files import RunFiles
 from envs.task_sets import build_tasks
 from models.shared_paths import HardGates
-from tests.small_runs import run_files
+from utils.config import load_config
 from utils.errors import UserError
 from utils.files import write_json
 from utils.tables import format_shares, format_table
 
 TASKS = build_tasks("NYU_v2", ["seg", "sn"], [40, 3])
 GATES = {"seg": [1, 0, 1], "sn": [1, 1, 0]}
+ROOMS = Path(__file__).parents[1] / "yamls" / "demo" / "rooms.yml"
+CONFIG = load_config(ROOMS, [f"seed={list(range(40, 60))}"])
 COST = {
     "input_size": [480, 640],
     "device": "CPU, 2 threads",
@@ -60,17 +62,8 @@ def an_evaluation(miou: float | None = 0.25, angle: float = 17.5) -> Evaluation:
 def a_run(exp_id: int, score: float, gates: HardGates = GATES, **values: float | None) -> dict:
     """A result of re-train.py as its file gives it back."""
     best = ScoredEvaluation(an_evaluation(**values), score, iteration=400 + exp_id)
-    result = results.retraining_result(exp_id, 40 + exp_id, "best", 500, gates, best, COST)
+    result = results.retraining_result(exp_id, CONFIG.seed[exp_id], CONFIG, gates, best, COST)
     return json.loads(json.dumps(result))
-
-
-def test_a_run_is_finished_that_was_trained_for_as_long_as_now(tmp_path: Path) -> None:
-    files = run_files(tmp_path)
-    for exp_id in (0, 1):
-        write_json(files.retrained(exp_id), a_run(exp_id, 1.0))
-    architectures = {0: GATES, 1: {task: [0] * len(gates) for task, gates in GATES.items()}, 2: GATES}
-    assert results.finished_retrainings(files, architectures, 500) == {0}
-    assert results.finished_retrainings(files, architectures, 501) == set()
 
 
 # Results files
@@ -118,19 +111,30 @@ def test_retraining_is_collected_in_the_order_of_the_exp_ids(files: RunFiles) ->
         write_json(files.retrained(exp_id), a_run(exp_id, 1.0))
     write_json(files.results / "retrain.json", {"runs": []})
     write_json(files.results / "policy.json", {})
-    collected = results.collect_retraining(files, dict.fromkeys((10, 1, 2, 0), GATES))
+    collected = results.collect_retraining(files, dict.fromkeys((10, 1, 2, 0), GATES), CONFIG)
     assert [run["exp_id"] for run in collected] == [0, 2, 10]
     assert collected[1] == a_run(2, 1.0)
-    assert [run["exp_id"] for run in results.collect_retraining(files, {2: GATES})] == [2]
-    assert results.collect_retraining(files, {}) == []
+    assert [run["exp_id"] for run in results.collect_retraining(files, {2: GATES}, CONFIG)] == [2]
+    assert results.collect_retraining(files, {}, CONFIG) == []
 
 
 def test_runs_of_gates_that_the_policy_no_longer_gives_do_not_count(files: RunFiles) -> None:
     other = {"seg": [1, 0, 1], "sn": [1, 0, 0]}
     write_json(files.retrained(0), a_run(0, 1.0))
     write_json(files.retrained(1), a_run(1, 1.0, gates=other))
-    assert [run["exp_id"] for run in results.collect_retraining(files, {0: GATES, 1: GATES})] == [0]
-    assert [run["exp_id"] for run in results.collect_retraining(files, {0: other, 1: other})] == [1]
+    assert [run["exp_id"] for run in results.collect_retraining(files, {0: GATES, 1: GATES}, CONFIG)] == [0]
+    assert [run["exp_id"] for run in results.collect_retraining(files, {0: other, 1: other}, CONFIG)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "counts"), [("train.lr=0.5", True), ("train.batch_size=3", False), ("train.policy_iter=latest", False)]
+)
+def test_runs_of_another_configuration_do_not_count(files: RunFiles, values: str, counts: bool) -> None:
+    write_json(files.retrained(0), a_run(0, 1.0))
+    config = CONFIG.model_copy(update={"train": load_config(ROOMS, [values]).train})
+    assert len(results.collect_retraining(files, {0: GATES}, config)) == counts
+    other_seed = CONFIG.model_copy(update={"seed": (7,)})
+    assert results.collect_retraining(files, {0: GATES}, other_seed) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}"])
@@ -138,7 +142,7 @@ def test_a_damaged_result_is_named(files: RunFiles, text: str) -> None:
     files.make_folders()
     files.retrained(4).write_text(text)
     with pytest.raises(UserError, match=r"retrain004\.json .* again"):
-        results.collect_retraining(files, {4: GATES})
+        results.collect_retraining(files, {4: GATES}, CONFIG)
 
 
 def test_the_best_retrained_run_is_read_from_the_summary_with_its_seed(files: RunFiles) -> None:

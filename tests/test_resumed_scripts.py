@@ -7,6 +7,7 @@ import torch
 
 from tests.script_runs import Script, json_lines, read
 from tests.small_runs import same
+from tests.test_run_lock import held_elsewhere
 
 
 def test_a_resumed_retraining_equals_an_uninterrupted_one(script: Script, tmp_path: Path) -> None:
@@ -135,3 +136,44 @@ def test_resuming_under_another_policy_is_refused_and_harms_nothing(
     assert "under other gates" in capfd.readouterr().err
     assert gates.read_text() == before
     script("test.py", "--exp_ids", "0")
+
+
+def test_overwriting_wins_over_the_releases_key_for_resuming(script: Script, tmp_path: Path) -> None:
+    script("train.py", values=("train.total_iters=4",))
+    script("re-train.py", "--exp_ids", "0")
+    best = next((tmp_path / "checkpoint_dir").rglob("retrain000_*_best_model.pth.tar"))
+    written = best.stat().st_mtime_ns
+    script("re-train.py", "--exp_ids", "0", "--overwrite", values=("train.retrain_resume=True",))
+    assert best.stat().st_mtime_ns > written
+
+
+def test_a_retraining_of_another_configuration_is_not_finished(
+    script: Script, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    script("train.py", values=("train.total_iters=4",))
+    script("re-train.py", "--exp_ids", "0")
+    said = refused(script, capfd, "re-train.py", "--exp_ids", "0", "--resume", values=("train.batch_size=1",))
+    assert "train.batch_size was 2 and is 1" in said
+
+
+@pytest.mark.parametrize("values", [("train.which_iter=best",), ("policy=False",)])
+def test_weights_of_anything_but_the_warm_up_begin_a_log_of_their_own(
+    script: Script, tmp_path: Path, values: tuple[str, ...]
+) -> None:
+    script("train.py", values=("train.total_iters=6",))
+    script("train.py", "--overwrite", values=("train.total_iters=6", "train.resume=True", *values))
+    history = json_lines(tmp_path / "log_dir" / "nyu_v2_2task" / "metrics.jsonl")
+    steps = [line["iteration"] for line in history if line["kind"] in ("weights", "policy")]
+    assert steps == sorted(set(steps))
+
+
+def test_nothing_is_tested_while_its_folder_is_trained_in(
+    script: Script, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    results = tmp_path / "result_dir" / "nyu_v2_2task"
+    results.mkdir(parents=True)
+    with held_elsewhere(results):
+        assert "is in use by another run (process" in refused(script, capfd, "test.py")
+        assert "is in use by another run (process" in refused(script, capfd, "train.py")
+    with held_elsewhere(results, shared=True):
+        assert "in use" not in refused(script, capfd, "test.py")

@@ -47,7 +47,7 @@ def on_logits(logits: dict[str, Tensor], num_open: int) -> dict[str, Tensor]:
 def learn(folder: Path, data: Data, interruption: Interruption, **settings: object) -> None:
     """Warm up and learn the policy as train.py does; goes on with what it finds in the folder."""
     checkpoints = run_files(folder).of_training()
-    stopped = stopped_run(checkpoints, resume=True, overwrite=False)
+    stopped = stopped_run(checkpoints, ["warm-up", "policy"], resume=True, overwrite=False)
     # Another seed when going on: all that matters must come from the checkpoint.
     torch.manual_seed(1 if stopped else 0)
     earlier = (stopped.state.iteration, stopped.state.log_position) if stopped else ()
@@ -61,7 +61,7 @@ def learn(folder: Path, data: Data, interruption: Interruption, **settings: obje
 
 def retrain(folder: Path, data: Data, interruption: Interruption, **settings: object) -> None:
     """Train under fixed gates as re-train.py does; goes on with what it finds in the folder."""
-    stopped = stopped_run(run_files(folder).of_training(), resume=True, overwrite=False)
+    stopped = stopped_run(run_files(folder).of_training(), ["retraining"], resume=True, overwrite=False)
     torch.manual_seed(1 if stopped else 0)
     earlier = (stopped.state.iteration, stopped.state.log_position) if stopped else ()
     with RunLogger(run_files(folder).logs, *earlier) as logger:

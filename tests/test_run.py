@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs.evaluation import Evaluation
-from envs.policy_learning import PolicyProgress, write_policy
+from envs.policy_learning import write_policy
 from envs.run import Run, ScoredEvaluation
 from envs.scoring import score
 from tests.small_runs import ALL_BLOCKS, TASKS, logged, run_files, small_data, small_run
@@ -49,7 +49,7 @@ def test_the_policy_file_has_a_probability_per_task_and_block(make_run: Callable
     run = make_run()
     with torch.no_grad():
         run.net.policy.logits["depth"][7] = torch.tensor([3.0, 0.0])
-    write_policy(run, PolicyProgress(iteration=400, num_open=3))
+    write_policy(run, run.net.policy, iteration=400, num_open=3)
     policy = json.loads((run.files.results / "policy.json").read_text())
     assert (policy["checkpoint"], policy["iteration"], policy["open_blocks"]) == ("best", 400, 3)
     assert policy["execution_probability"]["seg"] == [1.0] * 5 + [0.5] * 3

@@ -6,7 +6,6 @@ import pytest
 
 from envs.run_files import RunFiles
 from tests.small_runs import run_files
-from tests.test_run_lock import held_elsewhere
 from utils.config import PathsSection
 from utils.errors import UserError
 
@@ -54,13 +53,12 @@ def test_what_an_earlier_run_left_is_found(tmp_path: Path) -> None:
     assert set(files.left_by_retraining(0, "best")) == set(others)
 
 
-def test_half_written_files_are_removed_unless_somebody_is_writing(tmp_path: Path) -> None:
+def test_half_written_files_are_removed(tmp_path: Path) -> None:
     files = run_files(tmp_path)
     files.make_folders()
     unfinished = files.checkpoints / f".{'0f' * 16}.tmp"
     unfinished.touch()
-    with held_elsewhere(files.checkpoints):
-        files.tidy()
-        assert unfinished.exists()
+    finished = files.of_training().best
+    finished.touch()
     files.tidy()
-    assert not unfinished.exists()
+    assert (unfinished.exists(), finished.exists()) == (False, True)

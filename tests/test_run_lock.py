@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -37,14 +38,15 @@ def held_elsewhere(folder: Path, shared: bool = False, with_a_child: bool = Fals
             assert process.stdout.readline() == "locked\n"
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_second_run_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     with held_elsewhere(tmp_path) as process:
         said = rf"in use by another run \(process {process.pid} on .*, since 2"
         for shared in (False, True):
-            with pytest.raises(UserError, match=said), locked([tmp_path], "run", shared=shared):
+            with pytest.raises(UserError, match=said), locked([tmp_path], "run", shared=shared, patience=0):
                 pass
 
 
@@ -56,11 +58,20 @@ def test_a_killed_run_leaves_no_lock_even_where_its_children_live_on(tmp_path: P
             pass
 
 
+def test_who_is_patient_gets_the_lock_of_one_that_ends_soon(tmp_path: Path) -> None:
+    with held_elsewhere(tmp_path) as process:
+        with pytest.raises(UserError, match="in use"), locked([tmp_path], "run", patience=0):
+            pass
+        threading.Timer(0.3, process.kill).start()
+        with locked([tmp_path], "run", patience=30):
+            process.wait()
+
+
 def test_runs_that_share_hinder_only_those_that_do_not(tmp_path: Path) -> None:
     with held_elsewhere(tmp_path, shared=True):
         with locked([tmp_path], "run", shared=True), locked([tmp_path], "another"):
             pass
-        with pytest.raises(UserError, match="in use"), locked([tmp_path], "another", "run"):
+        with pytest.raises(UserError, match="in use"), locked([tmp_path], "another", "run", patience=0):
             pass
 
 

@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,9 @@ from envs.experiment import configured_network, configured_tasks
 from models.release import release_names
 from tests.parity_inputs import policies
 from tests.script_runs import ROOT, read, run_script, small_config
+from tests.small_runs import StopAtCheck, same
+from utils.checkpoint import load_checkpoint
+from utils.interruption import Interruption
 
 YAMLS = ROOT / "yamls" / "adashare"
 CPU = torch.device("cpu")
@@ -82,6 +86,54 @@ def test_the_three_phases_on_every_data_set(
     assert "constant predictor" in trained
     assert "constant predictor" not in tested
     assert len(list(results.glob("pictures/*.png"))) == (0 if setting == "fdu_mtl" else 2)
+
+
+STOPS = {
+    "domainnet": (3, ()),
+    "fdu_mtl": (5, ("train.hard_sampling=True",)),
+    "cityscapes_2task": (4, ("policy=False",)),
+    "taskonomy_5task": (6, ("fix_BN=True", "train.init_method=random")),
+}
+
+
+@pytest.mark.parametrize("setting", STOPS)
+def test_every_data_set_goes_on_from_wherever_it_was_stopped(
+    setting: str, roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """Both scripts, stopped at every so-many-th look for a signal until they get to their end."""
+    stop_at, values = STOPS[setting]
+    lasting = ("train.total_iters=9", "train.save_freq=4", "train.print_freq=3")
+    options = {"config": YAMLS / f"{setting}.yml", "monkeypatch": monkeypatch, "capfd": capfd}
+    options["values"] = (f"dataload.dataroot={roots[setting]}", *VALUES[setting], *lasting, *values)
+    scripts = {"train.py": (), "re-train.py": ("--exp_ids", "0", "1")}
+    for name, arguments in scripts.items():
+        run_script(name, *arguments, folder=tmp_path / "straight", **options)
+    codes = []
+    for name, arguments in scripts.items():
+        while True:
+            with monkeypatch.context() as patch:
+                patch.setattr(Interruption, "check", StopAtCheck(stop_at).check)
+                try:
+                    run_script(name, *arguments, "--resume", folder=tmp_path / "stopped", **options)
+                    break
+                except SystemExit as stop:
+                    codes.append(stop.code)
+    assert set(codes) == {143}
+    assert len(codes) >= 4
+    straight, stopped = (left_by(tmp_path / name, setting) for name in ("straight", "stopped"))
+    assert straight.keys() == stopped.keys()
+    assert [name for name in straight if not same(straight[name], stopped[name])] == []
+
+
+def left_by(folder: Path, setting: str) -> dict[str, Any]:
+    """Checkpoints, but for the folders that they name, and metrics."""
+    left: dict[str, Any] = {}
+    for path in (folder / "checkpoint_dir" / setting).glob("*.pth.tar"):
+        left[path.name] = load_checkpoint(path)
+        del left[path.name]["config"]
+    for path in (folder / "log_dir" / setting).rglob("metrics.jsonl"):
+        left[str(path.relative_to(folder))] = path.read_text()
+    return {name: content for name, content in left.items() if "previous" not in name}
 
 
 def test_words_are_kept_with_the_checkpoint(

@@ -10,10 +10,11 @@ import torch
 
 from envs.data import Data
 from envs.resuming import StoppedRun, refuse_another_run, refuse_other_data, stopped_run
+from envs.run_identity import CHANGEABLE, fingerprint
 from envs.weight_training import WeightTraining, train_weights
 from tests.small_runs import ALL_BLOCKS, kept, run_files, small_data, small_run
 from utils.checkpoint import save_checkpoint
-from utils.config import TrainingConfig, changed_settings, load_config
+from utils.config import TrainingConfig, flat_settings, load_config
 from utils.devices import random_states, restore_random_states
 from utils.errors import UserError
 from utils.logger import RunLogger
@@ -40,7 +41,7 @@ def left(data: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 def go_on(folder: Path, data: Data, content: dict[str, Any], gates: dict[str, list[int]] = GATES) -> int:
     """Go on from this content of `latest`; returns the iteration that it was saved at."""
     save_checkpoint(run_files(folder).checkpoint("latest"), content)
-    stopped = stopped_run(run_files(folder).of_training(), resume=True, overwrite=False)
+    stopped = stopped_run(run_files(folder).of_training(), ["retraining"], resume=True, overwrite=False)
     with RunLogger(folder / "logs") as logger:
         return WeightTraining.start(small_run(folder, data, logger), "retraining", gates, stopped).progress.iteration
 
@@ -112,11 +113,27 @@ def test_weights_of_other_gates_are_not_gone_on_with(tmp_path: Path, data: Data,
 
 def test_without_being_asked_nothing_is_gone_on_with(tmp_path: Path, left: dict[str, Any]) -> None:
     checkpoints = run_files(tmp_path).of_training()
-    assert stopped_run(checkpoints, resume=False, overwrite=False) is None
+    assert stopped_run(checkpoints, ["retraining"], resume=False, overwrite=False) is None
     save_checkpoint(checkpoints.latest, left)
     with pytest.raises(UserError, match="holds a run already, saved after iteration 2"):
-        stopped_run(checkpoints, resume=False, overwrite=False)
-    assert stopped_run(checkpoints, resume=False, overwrite=True) is None
+        stopped_run(checkpoints, ["retraining"], resume=False, overwrite=False)
+    assert stopped_run(checkpoints, ["retraining"], resume=False, overwrite=True) is None
+
+
+def test_a_run_of_another_phase_is_not_gone_on_with(tmp_path: Path, left: dict[str, Any]) -> None:
+    checkpoints = run_files(tmp_path).of_training()
+    save_checkpoint(checkpoints.latest, left)
+    with pytest.raises(UserError, match="its phase is retraining, not warm-up or policy"):
+        stopped_run(checkpoints, ["warm-up", "policy"], resume=True, overwrite=False)
+
+
+def test_what_is_damaged_twice_says_how_to_begin_anew(tmp_path: Path) -> None:
+    checkpoints = run_files(tmp_path).of_training()
+    checkpoints.latest.parent.mkdir(parents=True)
+    checkpoints.latest.write_bytes(b"damaged")
+    checkpoints.previous.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="To begin anew, add --overwrite"):
+        stopped_run(checkpoints, ["policy"], resume=True, overwrite=False)
 
 
 def test_a_run_that_was_killed_between_two_renames_has_its_previous_checkpoint(
@@ -124,7 +141,7 @@ def test_a_run_that_was_killed_between_two_renames_has_its_previous_checkpoint(
 ) -> None:
     checkpoints = run_files(tmp_path).of_training()
     save_checkpoint(checkpoints.previous, left)
-    stopped = stopped_run(checkpoints, resume=True, overwrite=False)
+    stopped = stopped_run(checkpoints, ["retraining"], resume=True, overwrite=False)
     assert stopped.path == checkpoints.previous
     assert stopped.state.iteration == 2
     assert len(stopped.notes) == 1
@@ -133,12 +150,12 @@ def test_a_run_that_was_killed_between_two_renames_has_its_previous_checkpoint(
 def stopped_with(left: dict[str, Any], folder: Path, **content: Any) -> StoppedRun:
     checkpoints = run_files(folder).of_training()
     save_checkpoint(checkpoints.latest, left | content)
-    return stopped_run(checkpoints, resume=True, overwrite=False)
+    return stopped_run(checkpoints, ["retraining"], resume=True, overwrite=False)
 
 
 def test_only_settings_that_the_rest_of_a_run_can_follow_may_change(tmp_path: Path, left: dict[str, Any]) -> None:
     config = load_config(CONFIG)
-    stopped = stopped_with(left, tmp_path, config=config.model_dump(mode="json"))
+    stopped = stopped_with(left, tmp_path, config=flat_settings(config))
     assert refuse_another_run(stopped, config, seed=88) == []
     faster = load_config(CONFIG, ["train.lr=0.125", "dataload.num_workers=7"], TrainingConfig)
     notes = refuse_another_run(stopped, faster, seed=88)
@@ -153,10 +170,50 @@ def test_only_settings_that_the_rest_of_a_run_can_follow_may_change(tmp_path: Pa
         refuse_another_run(stopped, config, seed=45)
 
 
-def test_changes_are_found_at_any_depth_and_new_keys_are_none() -> None:
-    before = {"a": 1, "train": {"lr": 0.5, "seeds": [1, 2]}}
-    now = {"a": 1, "train": {"lr": 0.25, "seeds": [1, 2], "new": 3}, "new": 4}
-    assert changed_settings(before, now) == {"train.lr": (0.5, 0.25)}
+def test_a_key_that_an_earlier_version_did_not_know_has_not_changed(tmp_path: Path, left: dict[str, Any]) -> None:
+    config = load_config(CONFIG)
+    known = {key: value for key, value in flat_settings(config).items() if key not in ("skip_layer", "train.save_freq")}
+    assert refuse_another_run(stopped_with(left, tmp_path, config=known), config, seed=88) == []
+
+
+def test_configurations_of_the_same_run_have_the_same_fingerprint() -> None:
+    config = load_config(CONFIG)
+    assert fingerprint(config) == fingerprint(load_config(CONFIG, ["train.lr=0.125", "paths.log_dir=elsewhere"]))
+    assert fingerprint(config) != fingerprint(load_config(CONFIG, ["train.batch_size=3"]))
+    assert flat_settings(config).keys() >= CHANGEABLE
+
+
+# What a crash leaves between two saves
+
+
+def test_best_is_what_its_file_is_even_where_it_is_ahead_of_latest(
+    tmp_path: Path, data: Data, left: dict[str, Any]
+) -> None:
+    """A crash after `best` was saved; with other rates the lost iterations will not come again."""
+    ahead = left["progress"]["best"] | {"iteration": 4, "score": 9.0}
+    save_checkpoint(
+        run_files(tmp_path).of_training().best, left | {"iter": 4, "progress": left["progress"] | {"best": ahead}}
+    )
+    save_checkpoint(run_files(tmp_path).of_training().latest, left)
+    stopped = stopped_run(run_files(tmp_path).of_training(), ["retraining"], resume=True, overwrite=False)
+    with RunLogger(tmp_path / "logs") as logger:
+        training = WeightTraining.start(small_run(tmp_path, data, logger), "retraining", GATES, stopped)
+    assert (training.progress.best.iteration, training.progress.best.score) == (4, 9.0)
+
+
+@pytest.mark.parametrize("content", [None, b"damaged"])
+def test_a_best_that_cannot_be_read_makes_way_for_the_next(
+    tmp_path: Path, data: Data, left: dict[str, Any], content: bytes | None
+) -> None:
+    checkpoints = run_files(tmp_path).of_training()
+    save_checkpoint(checkpoints.latest, left)
+    if content:
+        checkpoints.best.write_bytes(content)
+    stopped = stopped_run(checkpoints, ["retraining"], resume=True, overwrite=False)
+    with RunLogger(tmp_path / "logs") as logger:
+        training = WeightTraining.start(small_run(tmp_path, data, logger), "retraining", GATES, stopped)
+    assert training.progress.best is None
+    assert "the best evaluation from now on becomes best" in (tmp_path / "logs" / "log.txt").read_text()
 
 
 def test_splits_of_another_size_are_refused(tmp_path: Path, data: Data, left: dict[str, Any]) -> None:

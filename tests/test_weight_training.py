@@ -12,8 +12,9 @@ from torch import Tensor
 from envs.data import Data
 from envs.run import Run
 from envs.weight_training import WeightTraining, train_weights
-from tests.small_runs import kept, logged, run_files, small_data, small_run
+from tests.small_runs import StopAtCheck, kept, logged, run_files, small_data, small_run
 from utils.errors import UserError
+from utils.interruption import Interrupted
 from utils.logger import RunLogger
 
 GATES = {"seg": [1, 0, 1, 1, 0, 1, 1, 0], "depth": [1, 0, 0, 1, 1, 1, 0, 1]}
@@ -128,16 +129,44 @@ def test_steps_that_stay_not_finite_end_the_run_and_leave_the_last_good_checkpoi
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(data, monkeypatch, set(range(4, 100)))
-    with pytest.raises(UserError, match=r"of the last 3 steps up to iteration 6 are not finite .* lower train\.lr"):
+    said = r"at iteration 6, after 3 steps in a row .* lower train\.lr.* after iteration 2"
+    with pytest.raises(UserError, match=said):
         train(tmp_path, data, until=20, save_freq=1, max_bad_steps=3, val_freq=100)
-    assert kept(tmp_path, "latest")["iter"] == 3
+    # Not 3: what that step has led to may be what diverges.
+    assert kept(tmp_path, "latest")["iter"] == 2
     assert all(value.isfinite().all() for value in kept(tmp_path, "latest")["mtl-net"].values())
 
 
-def test_weights_that_have_exploded_are_not_saved_at_the_end_either(tmp_path: Path, data: Data) -> None:
-    with pytest.raises(UserError, match="training has diverged"):
-        train(tmp_path, data, until=5, lr=1e30, backbone_lr=1e30, val_freq=100, save_freq=100)
-    assert kept(tmp_path, "latest")["iter"] == 0
+@pytest.mark.parametrize("rate", [1e38, 1e20])  # infinite after a step, or finite but far too large
+@pytest.mark.parametrize("until", [1, 20])  # the last step explodes, or any
+@pytest.mark.parametrize("save_freq", [1, 100])
+def test_weights_that_have_exploded_are_not_what_a_run_goes_on_from(
+    tmp_path: Path, data: Data, rate: float, until: int, save_freq: int
+) -> None:
+    rates = {"lr": rate, "backbone_lr": rate}
+    with pytest.raises(UserError, match=r"training has diverged|NaN or infinite"):
+        train(tmp_path, data, until, **rates, val_freq=100, save_freq=save_freq)
+    latest = kept(tmp_path, "latest")
+    assert all(value.isfinite().all() for value in latest["mtl-net"].values())
+    if until > 1:
+        assert latest["iter"] == 0
+
+
+def test_a_bad_step_at_the_end_is_no_reason_to_stop(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(data, monkeypatch, {3})
+    train(tmp_path, data, until=3, val_freq=100)
+    assert kept(tmp_path, "latest")["iter"] == 3
+
+
+def test_a_save_that_falls_on_a_bad_step_is_made_up_for(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(data, monkeypatch, {3, 4})
+    with pytest.raises(Interrupted):
+        train(tmp_path, data, until=9, save_freq=3, val_freq=100, interruption=StopAtCheck(6))
+    assert (kept(tmp_path, "previous")["iter"], kept(tmp_path, "latest")["iter"]) == (5, 6)
 
 
 def test_gradients_that_are_not_finite_count_as_well(

@@ -209,7 +209,7 @@ class DataloadSection(Section):
     crop_h: Count | None = None  # pixels; required for images
     crop_w: Count | None = None
     max_tokens: Count = 256  # texts: length to which they are cut or filled
-    num_words: Annotated[int, Field(ge=3)] = 20000  # texts: size of the vocabulary
+    num_words: Annotated[int, Field(ge=3, le=200_000)] = 20000  # texts: size of the vocabulary
     small_res: bool = False  # CityScapes at 128x256
     normals: Literal["release", "decoded"] = "release"  # NYU v2: raw 0..255 vectors, or unit normals
     augmentation: Literal["release", "geometric"] = "release"  # geometric: depth and normals follow scale and mirror
@@ -387,20 +387,12 @@ def write_config(config: TestingConfig, path: str | Path) -> None:
     write_text(path, format_yaml(config.model_dump(mode="json")))
 
 
-def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (value before, value now), for the keys of two dumped configurations that differ.
-
-    A key that was not known before, when an earlier version dumped it, has not changed.
-    """
-    changes = {}
-    for key, value in now.items():
-        former = before.get(key, value)
-        if isinstance(value, Mapping) and isinstance(former, Mapping):
-            nested = changed_settings(former, value)
-            changes |= {f"{key}.{nested_key}": change for nested_key, change in nested.items()}
-        elif former != value:
-            changes[key] = (former, value)
-    return changes
+def flat_settings(config: TestingConfig) -> dict[str, Any]:
+    """Dotted key -> plain value."""
+    dumped = config.model_dump(mode="json")
+    sections = {key: value for key, value in dumped.items() if isinstance(value, dict)}
+    nested = {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
+    return {**{key: value for key, value in dumped.items() if key not in sections}, **nested}
 
 
 def _apply(override: str, values: dict[str, Any]) -> str | None:

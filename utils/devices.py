@@ -61,7 +61,7 @@ def random_states() -> dict[str, Any]:
         "numpy": [numpy_numbers.tolist(), *numpy_rest],
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 
@@ -78,7 +78,7 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(python_numbers), python_gauss))
     np.random.set_state(("MT19937", np.array(numpy_numbers, dtype=np.uint32), *numpy_rest))
     torch.set_rng_state(states["torch"])
-    if "cuda" in states and torch.cuda.is_available():
+    if "cuda" in states and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(states["cuda"])
 
 

@@ -27,6 +27,7 @@ def exit_on_user_error() -> Iterator[None]:
 
     - a `UserError`, or a fault of the machine (`utils.faults`): its sentence on standard error, exit code 2
     - Ctrl+C: one line, exit code 130
+    - `SystemExit`, such as of a run that was asked to stop: its own exit code
     - whoever reads standard output has gone (`python test.py | head`): nothing, exit code 141
     """
     try:
@@ -35,6 +36,8 @@ def exit_on_user_error() -> Iterator[None]:
         sys.stdout.flush()
     except UserError as error:
         _exit(FAILED, f"error: {error}")
+    except SystemExit as stop:
+        _exit(stop.code)
     except KeyboardInterrupt:
         # Whoever is still in a hurry is not told where Python was while it tidied up.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -48,15 +51,20 @@ def exit_on_user_error() -> Iterator[None]:
         _exit(FAILED, f"error: {sentence}")
 
 
-def _exit(code: int, line: str | None = None) -> NoReturn:
+def _exit(code: int | str | None, line: str | None = None) -> NoReturn:
     if line:
         print(line, file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:
         # Python would try again as it exits, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
     sys.exit(code)
+
+
+def discard_output() -> None:
+    """Let standard output lead nowhere from now on, where nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_is_gone() -> bool:

@@ -2,8 +2,8 @@
 
 import os
 import signal
-import sys
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Generic, TypeVar
@@ -12,6 +12,10 @@ Item = TypeVar("Item")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What schedulers of preemptible machines send, and Ctrl+C."""
+
+
+STDERR = 2
+"""Its number to the system."""
 
 
 class Interrupted(SystemExit):
@@ -53,7 +57,8 @@ class Interruption:
         self._restore_handlers()
         # Not `print`: the signal may have come while the same stream was being written to.
         name = signal.Signals(number).name
-        os.write(sys.stderr.fileno(), f"\n{name}: finishing this step, then saving; once more ends at once\n".encode())
+        with suppress(OSError):  # who read it may be gone by the same signal
+            os.write(STDERR, f"\n{name}: finishing this step, then saving; once more ends at once\n".encode())
 
     def _restore_handlers(self) -> None:
         for number, handler in self._handlers_before.items():

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from utils.errors import discard_output
 from utils.events import EventLog
 from utils.files import make_folder
 from utils.progress import progress_bar
@@ -62,7 +64,12 @@ class RunLogger:
 
     def message(self, text: str) -> None:
         """Print above the progress bars, and keep in `log.txt` with the time."""
-        tqdm.write(text)
+        try:
+            tqdm.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Ctrl+C ends whoever reads along (`| tee`) too. The run has its log, and is yet to be saved.
+            discard_output()
         self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         self._log.flush()
 

@@ -8,17 +8,22 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from utils.errors import UserError
 
+PATIENCE, PAUSE = 2.0, 0.02
+"""Seconds to wait for a lock, and between two attempts."""
+
 
 @contextmanager
-def locked(folders: Iterable[Path], *names: str, shared: bool = False) -> Iterator[None]:
+def locked(folders: Iterable[Path], *names: str, shared: bool = False, patience: float = PATIENCE) -> Iterator[None]:
     """Hold locks in each folder while the block runs.
 
     Args:
         names: of the locks; those of different names do not hinder each other.
         shared: others may hold them at the same time, if they share them too.
+        patience: seconds to wait for another process that holds one of them, for it may be about to end.
 
     Raises:
         UserError: another process holds one of them; says which process, on which machine.
@@ -26,29 +31,38 @@ def locked(folders: Iterable[Path], *names: str, shared: bool = False) -> Iterat
     with ExitStack() as held:
         for folder in dict.fromkeys(path.resolve() for path in folders):
             for name in names:
-                held.enter_context(_locked_file(folder / f".{name}.lock", shared))
+                held.enter_context(_locked_file(folder / f".{name}.lock", shared, patience))
         yield
 
 
 @contextmanager
-def _locked_file(path: Path, shared: bool) -> Iterator[None]:
+def _locked_file(path: Path, shared: bool, patience: float) -> Iterator[None]:
     # Opened once and closed last: closing any descriptor of the file would give the lock away.
     with path.open("a+", encoding="utf-8") as file:
-        try:
-            # Not `flock`: loader processes would inherit it, and hold it for seconds after this process was killed.
-            fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
+        until = time.monotonic() + patience
+        while not _try_to_lock(file, shared):
+            if time.monotonic() >= until:
                 file.seek(0)
                 raise UserError(
                     f"{path.parent} is in use by another run ({file.read().strip() or 'of unknown origin'}): wait for "
                     "it, stop it, or choose another exp_name."
-                ) from error
-            raise UserError(
-                f"{path}: cannot be locked ({error.strerror}), so nothing would keep a second run out; choose folders "
-                "on a file system with locks."
-            ) from error
+                )
+            time.sleep(PAUSE)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         file.flush()
         yield
+
+
+def _try_to_lock(file: TextIO, shared: bool) -> bool:
+    try:
+        # Not `flock`: loader processes would inherit it, and could hold it after this process was killed.
+        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        raise UserError(
+            f"{file.name}: cannot be locked ({error.strerror}), so nothing would keep a second run out; choose folders "
+            "on a file system with locks."
+        ) from error
+    return True

@@ -56,7 +56,7 @@ def leftovers(script: str, folder: Path) -> dict[str, Any]:
     """All that counts of what a script left: checkpoints, lines of metrics, results."""
     left: dict[str, Any] = {}
     for prefix, log in TRAININGS[script].items():
-        for label in ("latest", "best"):
+        for label in ("latest", "best", *(["warmup"] if script == "train.py" else [])):
             content = load_checkpoint(checkpoint_folder(folder) / f"{prefix}{label}_model.pth.tar")
             del content["config"]  # it names the folders
             left[f"{prefix}{label}"] = content
