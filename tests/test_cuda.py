@@ -21,7 +21,9 @@ from models.shared_paths import decided
 from tests.metric_inputs import PARITY, parity_batch, parity_predictions
 from tests.parity_inputs import policies
 from tests.script_runs import FOLDERS, ROOT, SMALL
-from utils.devices import to_device
+from tests.small_runs import StopAtCheck
+from utils.devices import random_states, restore_random_states, to_device
+from utils.interruption import Interruption
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -126,17 +128,37 @@ def test_hard_gates_are_decided_in_place() -> None:
     assert net.policy.sample_architecture(88) == net.cpu().policy.sample_architecture(88)
 
 
-def test_the_three_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+def test_a_gpus_random_numbers_go_on_where_they_were() -> None:
+    torch.rand(5, device="cuda")
+    states = random_states()
+    drawn = torch.rand(5, device="cuda")
+    restore_random_states(states)
+    assert torch.equal(torch.rand(5, device="cuda"), drawn)
+
+
+def test_the_three_phases_with_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
     write_nyu_v2(tmp_path / "rooms", {"train": 8, "test": 3}, height=48, width=64, seed=5)
     folders = [f"paths.{folder}={tmp_path / folder}" for folder in FOLDERS]
     values = [*SMALL, f"dataload.dataroot={tmp_path / 'rooms'}", "dataload.num_workers=2", *folders]
     monkeypatch.chdir(ROOT)
-    for name in ("train.py", "re-train.py", "test.py"):
-        phase = [] if name == "train.py" else ["--exp_ids", "0"]
-        command = [name, "--config", str(TWO_TASKS), "--gpus", "0", *phase, "--set", *values]
+
+    def run(name: str, *arguments: str) -> None:
+        command = [name, "--config", str(TWO_TASKS), "--gpus", "0", *arguments, "--set", *values]
         monkeypatch.setattr(sys, "argv", command)
         runpy.run_path(str(ROOT / name), run_name="__main__")
-    assert capfd.readouterr().out.startswith("device: GPU 0")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interruption, "check", StopAtCheck(20).check)
+        with pytest.raises(SystemExit, match="143"):
+            run("train.py")
+    run("train.py", "--resume")
+    run("re-train.py", "--exp_ids", "0")
+    run("test.py", "--exp_ids", "0")
+    output = capfd.readouterr().out
+    assert output.startswith("device: GPU 0")
+    assert "going on after iteration" in output
     tested = json.loads((tmp_path / "result_dir" / "nyu_v2_2task" / "test_rs0088.json").read_text())
     assert tested["num_samples"] == 3
     assert "CPU" not in tested["cost"]["device"]
