@@ -39,6 +39,9 @@ IMAGENET_MEAN_RGB = 255 * np.array([0.485, 0.456, 0.406], dtype=np.float32)[:, N
 IMAGENET_DEVIATION_RGB = 255 * np.array([0.229, 0.224, 0.225], dtype=np.float32)[:, None, None]
 """Mean and standard deviation of images in 0..255, [3, 1, 1]."""
 
+MOST_SPLIT_BYTES = 64_000_000
+"""Of `DomainNet.json`, which lists a million numbers at most."""
+
 MOST_DIGITS = 9
 """Of the number of a class."""
 
@@ -191,7 +194,7 @@ def read_split_file(
     path: Path, lists: Mapping[str, Sequence[LabelledImage]]
 ) -> dict[str, dict[str, list[LabelledImage]]]:
     """The splits as `DomainNet.json` lists them: split -> domain -> images."""
-    content = read_json(path)
+    content = read_json(path, MOST_SPLIT_BYTES)
     form = "{split: {domain: [numbers of lines]}}"
     if not isinstance(content, dict) or not all(isinstance(domains, dict) for domains in content.values()):
         raise UserError(f"{path} must be of the form {form}: rewrite it")

@@ -11,21 +11,21 @@ import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
 from dataloaders.loading import Key, keyed_generator
-from dataloaders.picture_files import read_picture_file
-from dataloaders.reading import read_file
+from dataloaders.picture_files import MOST_PIXELS, read_picture_file
+from dataloaders.reading import open_file
+from dataloaders.split_files import read_members
 from dataloaders.splits import Splits
 from dataloaders.transforms import Sample, TrainAugmentation
 from utils.errors import UserError
 from utils.faults import explanation
-from utils.files import read_json
 from utils.problems import shorten
 
 Frame = dict[str, Path]
@@ -42,6 +42,9 @@ NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.forma
 
 MOST_ARRAY_BYTES = 250_000_000
 """Of an npy file; CityScapes' raw images would be 50 MB as float64."""
+
+MOST_CHANNELS = 3
+"""Of an array as large as a picture can be."""
 
 
 @dataclass(frozen=True)
@@ -165,26 +168,22 @@ def read_split_file(path: Path, columns: Sequence[str], wanted: Sequence[str]) -
 
     Raises: UserError if the file is not of the form {split: [[path, ...], ...]}.
     """
-    listed = read_json(path)
-    form = f"{{split: [[{', '.join(columns)}], ...]}}"
-    if not isinstance(listed, dict):
-        raise UserError(f"{path} holds a {type(listed).__name__}, but must be of the form {form}: rewrite it")
     places = [columns.index(column) for column in wanted]
     members: dict[str, list[Row]] = {}
-    for split, rows in listed.items():
+    known: dict[Row, Row] = {}
+    for split, rows in read_members(path, f"{{split: [[{', '.join(columns)}], ...]}}"):
         if not split.isprintable():
             raise UserError(f"{path} has a split called '{shorten(split)}': give it a name that can be printed")
-        if not isinstance(rows, list):
-            raise UserError(
-                f"split '{shorten(split)}' of {path} is not a list, but must be of the form {form}: rewrite it"
-            )
+        members[split] = []
         for number, row in enumerate(rows):
             if not _is_row(row, len(columns)):
                 raise UserError(
                     f"frame {number} of split '{shorten(split)}' of {path} is not a list of the "
                     f"{len(columns)} paths {', '.join(columns)}: correct it"
                 )
-        members[split] = [tuple(row[place] for place in places) for row in rows]
+            kept = tuple(row[place] for place in places)
+            # What train1 and train2 list is in train as well, and of Tiny-Taskonomy that is 200 MB.
+            members[split].append(known.setdefault(kept, kept))
     return Splits(path, members)
 
 
@@ -240,30 +239,40 @@ def read_normals(path: Path) -> np.ndarray:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array of an npy file, never of Python objects; UserError if it cannot be read as one."""
-    content = read_file(path, MOST_ARRAY_BYTES)
-    try:
-        array = _view_of(content)
-    # NumPy takes the header for Python. What it raises depends on the damage, TokenError and RecursionError included.
-    except Exception as error:
-        reason = textwrap.shorten(str(error) or type(error).__name__, width=150, placeholder=" ...")
-        raise UserError(f"{path} cannot be read as a NumPy array ({reason}): replace the file") from error
+    """The array [H, W, ...] of an npy file, never of Python objects.
+
+    Raises: UserError if it cannot be read as one, or has more than `MOST_PIXELS`, or `MOST_CHANNELS` times as many
+    values.
+    """
+    with open_file(path, MOST_ARRAY_BYTES) as (file, size):
+        try:
+            array = _read_values(file, size)
+        except OSError:
+            raise
+        # NumPy takes the header for Python. What it raises depends on the damage, be it TokenError or RecursionError.
+        except Exception as error:
+            reason = textwrap.shorten(str(error) or type(error).__name__, width=150, placeholder=" ...")
+            raise UserError(f"{path} cannot be read as a NumPy array ({reason}): replace the file") from error
     if not array.size:
         raise UserError(f"{path} holds an array without a single value: replace the file")
-    return array.copy()
+    return array
 
 
-def _view_of(content: bytes) -> np.ndarray:
-    """The array in the content of an npy file, still read-only. Nothing is allocated for what a header claims."""
-    file = BytesIO(content)
+def _read_values(file: BinaryIO, size: int) -> np.ndarray:
+    """The array of an npy file of so many bytes. What its header claims is allocated only if the file has it."""
     version = np.lib.format.read_magic(file)
     if version not in NPY_HEADERS:
         raise ValueError(f"the format's version is {version}")
     shape, is_fortran, dtype = NPY_HEADERS[version](file)
-    num_bytes, expected = len(content) - file.tell(), math.prod(shape) * dtype.itemsize
-    if num_bytes != expected:
+    num_values, num_bytes = math.prod(shape), size - file.tell()
+    if num_bytes != num_values * dtype.itemsize:
+        expected = num_values * dtype.itemsize
         raise ValueError(f"{num_bytes} bytes of values, where an array {list(shape)} of {dtype} has {expected}")
-    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if is_fortran else "C")
+    if math.prod(shape[:2]) > MOST_PIXELS or num_values > MOST_CHANNELS * MOST_PIXELS:
+        raise ValueError(f"an array {list(shape)} has more than {MOST_PIXELS / 1e6:.0f} million pixels")
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects")
+    return np.fromfile(file, dtype, num_values).reshape(shape, order="F" if is_fortran else "C")
 
 
 def refuse_other_sizes(sample: Sample, frame: Frame) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from dataloaders.reading import read_file
 from utils.errors import UserError
 
-MOST_BYTES = 130_000_000
+MOST_BYTES = 64_000_000
 MOST_LINES = 2_000_000
-"""Bounds of a list; DomainNet's longest has half a million lines in 30 MB."""
+MOST_BYTES_OF_A_LINE = 1_000_000
+"""Bounds of a list; DomainNet's longest has half a million lines in 30 MB, FDU-MTL's two thousand in 3 MB."""
 
 
 def read_lines(path: Path, form: str) -> list[bytes]:
@@ -19,7 +20,8 @@ def read_lines(path: Path, form: str) -> list[bytes]:
     Args:
         form: what a line must look like, for messages.
 
-    Raises: UserError if the file cannot be read, or has no line, or more than `MOST_LINES`.
+    Raises: UserError if the file cannot be read, or has no line, more than `MOST_LINES`, or one of more than
+    `MOST_BYTES_OF_A_LINE`.
     """
     content = read_file(path, MOST_BYTES)
     if content.count(b"\n") > MOST_LINES:
@@ -29,4 +31,8 @@ def read_lines(path: Path, form: str) -> list[bytes]:
         lines.pop()
     if not lines:
         raise UserError(f"{path} is empty: it needs a line {form!r} for each sample")
+    for number, line in enumerate(lines, start=1):
+        if len(line) > MOST_BYTES_OF_A_LINE:
+            most = f"{MOST_BYTES_OF_A_LINE / 1e6:.0f} MB"
+            raise UserError(f"line {number} of {path} has more than {most}, but must be {form!r}: shorten it")
     return lines

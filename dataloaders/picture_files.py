@@ -8,62 +8,35 @@ size. What tells PNGs, BMPs and TIFFs that end early is left to the decoders, wh
 import re
 import struct
 from collections.abc import Callable, Collection, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 from dataloaders.reading import read_file
 from utils.errors import UserError
 
-MOST_PIXELS = 2**25
-"""8192x4096: more than most cameras have, 16 times CityScapes' raw images; as float32 in three channels 400 MB."""
-
-MOST_BYTES = 130_000_000
-"""Of a file; so many pixels in three channels of 8 bits fit, not compressed."""
-
-MOST_CHUNKS = 50_000
-"""Of a PNG; the largest have a third of that. Pillow takes time and memory for each."""
-
 Size = tuple[int, int]
 """Height and width."""
 
 
-def read_picture_file(path: Path) -> bytes:
-    """The content of a picture file that may be decoded.
+# PNG
 
-    Raises: UserError if it cannot be read, is no picture, has more than `MOST_PIXELS`, or is a JPEG that ends early.
-    """
-    content = read_file(path, MOST_BYTES)
-    try:
-        height, width = picture_size(content)
-    except (ValueError, struct.error) as error:
-        raise UserError(f"{path} is not a whole image (of PNG, JPEG, BMP or TIFF): replace the file") from error
-    if height * width > MOST_PIXELS:
-        raise UserError(
-            f"{path} claims to be {height}x{width} pixels, but at most {MOST_PIXELS / 1e6:.0f} million are decoded: "
-            "make it smaller, or replace the file if it is not so large"
-        )
-    if is_truncated_jpeg(content):
-        raise UserError(f"{path} is not a whole image, its JPEG data end early: replace the file")
-    return content
-
-
-def picture_size(content: bytes) -> Size:
-    """The size that a file's header claims; ValueError or struct.error if it has no such header."""
-    for signature, size_of in SIZES.items():
-        if content.startswith(signature):
-            return size_of(content)
-    raise ValueError("no signature of a picture")
+MOST_CHUNKS = 50_000
+"""The largest pictures have a third of that. Pillow takes time and memory for each."""
 
 
 def png_size(content: bytes) -> Size:
-    """From the IHDR chunk, which comes first; ValueError for more than `MOST_CHUNKS`."""
+    """From the IHDR chunk, which comes first; ValueError for more than `MOST_CHUNKS` up to IEND or the end."""
     width, height = struct.unpack_from(">II", content, 16)
-    end_of_chunk = 8
+    chunk = 8
     for _ in range(MOST_CHUNKS):
-        end_of_chunk += 12 + int.from_bytes(content[end_of_chunk : end_of_chunk + 4], "big")
-        if end_of_chunk >= len(content):
+        end = chunk + 12 + int.from_bytes(content[chunk : chunk + 4], "big")
+        if end >= len(content) or content[chunk + 4 : chunk + 8] == b"IEND":
             return height, width
+        chunk = end
     raise ValueError("no end of the chunks")
+
+
+# BMP
 
 
 def bmp_size(content: bytes) -> Size:
@@ -75,43 +48,53 @@ def bmp_size(content: bytes) -> Size:
 
 # JPEG
 
+JPEG_SIGNATURE = b"\xff\xd8"
+
 # Of a segment, not one that stands alone. What may be before it, fill bytes or rubbish, decoders skip as well.
-JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_SCAN = 0xDA
-JPEG_END = b"\xff\xd9"
+JPEG_END = 0xD9
+
+MOST_JPEG_SCANS = 100
+"""Progressive pictures have ten. For each, however few bytes it has, a decoder goes through all pixels."""
 
 MOST_JPEG_SEGMENTS = 1000
-"""Before the first scan: the tables, and what cameras and programs add."""
+"""The tables, and what cameras and programs add."""
 
 
 def jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """The marker of each segment before the first scan's data, and where its length stands."""
+    """The marker of each segment and where its length stands, up to the end of the picture.
+
+    A preview is inside of a segment; what follows the end, such as a film, is no part of the picture.
+    """
     position = 2
     while marker := JPEG_MARKER.search(content, position):
         yield marker[0][1], marker.end()
+        if marker[0][1] == JPEG_END:
+            return
         position = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
 
 
 def jpeg_size(content: bytes) -> Size:
-    """From the frame header, which stands before the first scan."""
-    for marker, place in islice(jpeg_segments(content), MOST_JPEG_SEGMENTS):
+    """From the frame header; ValueError if there is none before the first scan, or for more scans than sense."""
+    segments = list(islice(jpeg_segments(content), MOST_JPEG_SEGMENTS))
+    if sum(marker == JPEG_SCAN for marker, _ in segments) > MOST_JPEG_SCANS:
+        raise ValueError("too many scans")
+    for marker, place in takewhile(lambda segment: segment[0] != JPEG_SCAN, segments):
         if marker in JPEG_FRAMES:
             return struct.unpack_from(">HH", content, place + 3)
     raise ValueError("no frame header")
 
 
 def is_truncated_jpeg(content: bytes) -> bool:
-    """Whether a file is a JPEG without an end behind its first scan; a preview in the header has its own.
+    """Whether a file is a JPEG without an end behind its first scan.
 
     OpenCV 4 fills what such a file lacks with grey, and says nothing that a program could hear.
     """
     if not content.startswith(JPEG_SIGNATURE):
         return False
-    for marker, place in islice(jpeg_segments(content), MOST_JPEG_SEGMENTS):
-        if marker == JPEG_SCAN:
-            return content.find(JPEG_END, place) < 0
-    return True
+    return JPEG_END not in (marker for marker, _ in islice(jpeg_segments(content), MOST_JPEG_SEGMENTS))
 
 
 # TIFF
@@ -153,7 +136,8 @@ def tiff_tags(content: bytes, wanted: Collection[int]) -> dict[int, int]:
     return tags
 
 
-JPEG_SIGNATURE = b"\xff\xd8"
+# Any of them
+
 SIZES: dict[bytes, Callable[[bytes], Size]] = {
     b"\x89PNG\r\n\x1a\n": png_size,
     JPEG_SIGNATURE: jpeg_size,
@@ -162,3 +146,38 @@ SIZES: dict[bytes, Callable[[bytes], Size]] = {
     b"MM\0*": tiff_size,
 }
 """What a file begins with -> what its header claims."""
+
+
+def picture_size(content: bytes) -> Size:
+    """The size that a file's header claims; ValueError or struct.error if it has no such header."""
+    for signature, size_of in SIZES.items():
+        if content.startswith(signature):
+            return size_of(content)
+    raise ValueError("no signature of a picture")
+
+
+MOST_PIXELS = 2**25
+"""8192x4096: more than most cameras have, 16 times CityScapes' raw images; as float32 in three channels 400 MB."""
+
+MOST_BYTES = 130_000_000
+"""Of a file; so many pixels in three channels of 8 bits fit, not compressed."""
+
+
+def read_picture_file(path: Path) -> bytes:
+    """The content of a picture file that may be decoded.
+
+    Raises: UserError if it cannot be read, is no picture, has more than `MOST_PIXELS`, or is a JPEG that ends early.
+    """
+    content = read_file(path, MOST_BYTES)
+    try:
+        height, width = picture_size(content)
+    except (ValueError, struct.error) as error:
+        raise UserError(f"{path} is not a whole image (of PNG, JPEG, BMP or TIFF): replace the file") from error
+    if height * width > MOST_PIXELS:
+        raise UserError(
+            f"{path} claims to be {height}x{width} pixels, but at most {MOST_PIXELS / 1e6:.0f} million are decoded: "
+            "make it smaller, or replace the file if it is not so large"
+        )
+    if is_truncated_jpeg(content):
+        raise UserError(f"{path} is not a whole image, its JPEG data end early: replace the file")
+    return content

@@ -1,10 +1,13 @@
 """The content of files that others may have made, and a sentence where it cannot be had."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from utils.errors import UserError
 from utils.faults import explanation
-from utils.files import read_bounded
+from utils.files import open_bounded, read_bounded
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
@@ -13,8 +16,21 @@ def read_file(path: Path, most_bytes: int) -> bytes:
     Raises: UserError that names the reason if it cannot be read, is no file, or is larger; the OSError itself if the
     machine is at fault, such as too many open files.
     """
-    try:
+    with _reading(path):
         return read_bounded(path, most_bytes)
+
+
+@contextmanager
+def open_file(path: Path, most_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+    """Hand out a file to read from and its size in bytes; raises as `read_file`, in the block as well."""
+    with _reading(path), open_bounded(path, most_bytes) as (file, size):
+        yield file, size
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if explanation(error):
             raise

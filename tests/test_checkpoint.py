@@ -156,12 +156,14 @@ def test_a_checkpoint_of_a_later_version_is_refused(tmp_path: Path, monkeypatch:
         np.zeros(1),
         Counter("a"),
         {1.5: 0},
-        {2**40: 0},
+        {2**48: 0},
+        {-(2**48): 0},
         {(1, 2): 0},
         {1, 2},
         b"",
         2**63,
         torch.zeros(1).expand(2),
+        torch._neg_view(torch.ones(1)),
         torch.eye(2).to_sparse(),
         torch.zeros(1, dtype=torch.complex64),
         nn.Linear(1, 1),
@@ -193,25 +195,11 @@ def test_a_latest_that_nobody_wrote_is_named(tmp_path: Path) -> None:
     assert "previous" not in str(error.value)
 
 
-def test_a_file_of_an_older_pytorch_is_read(tmp_path: Path) -> None:
-    state = small_net().state_dict()
-    path = tmp_path / "best_model.pth.tar"
-    path.write_bytes(torch_saved({"mtl-net": state}, _use_new_zipfile_serialization=False))
-    torch.testing.assert_close(load_checkpoint(path)["mtl-net"], dict(state), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_state_of_parameters_is_read(tmp_path: Path, zipped: bool) -> None:
-    state = small_net().state_dict(keep_vars=True)
-    path = tmp_path / "resnet18.pth"
-    path.write_bytes(torch_saved(state, _use_new_zipfile_serialization=zipped))
-    expected = {name: values.detach() for name, values in state.items()}
-    torch.testing.assert_close(dict(load_state(path)), expected, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("content", [[torch.eye(2)], {"weight": 1}, {1: torch.eye(2)}, {"mtl-net": {}}])
 def test_anything_but_a_state_is_refused(tmp_path: Path, content: Any) -> None:
-    assert "state dict" in refusal(load_state, tmp_path / "other.pth", torch_saved(content))
+    sentence = refusal(load_state, tmp_path / "other.pth", torch_saved(content))
+    assert sentence.startswith("weights ")
+    assert "state dict" in sentence
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,6 +65,39 @@ def test_what_is_read_is_a_regular_file_of_bounded_size(tmp_path: Path):
         read_bounded(tmp_path / "pipe", 5)
     with pytest.raises(ValueError, match="a folder"):
         read_bounded(tmp_path, 5)
+
+
+def test_what_grows_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"12345")
+    monkeypatch.setattr(os, "fstat", lambda _: SimpleNamespace(st_size=4))
+    with pytest.raises(ValueError, match="still being written"):
+        read_bounded(path, 5)
+    monkeypatch.setattr(os, "fstat", lambda _: SimpleNamespace(st_size=5))
+    assert read_bounded(path, 5) == b"12345"
+
+
+def test_json_has_bounds_in_bytes_that_letters_beyond_ascii_use_up_sooner(tmp_path: Path):
+    path = tmp_path / "a.json"
+    within = {"in ascii": f'"{"a" * 398}"', "not in ascii": f'"{"é" * 49}"'}
+    beyond = {"larger than 0.0004 MB": f'"{"a" * 399}"', "larger than 0.0001 MB": f'"{"é" * 49}a"'}
+    for text in within.values():
+        path.write_text(text, encoding="utf-8")
+        assert read_json(path, most_bytes=400) == json.loads(text)
+    for reason, text in beyond.items():
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=reason):
+            read_json(path, most_bytes=400)
+
+
+def test_a_key_of_json_counts_as_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1, "b": 2}')
+    monkeypatch.setattr("utils.files.MOST_JSON_VALUES", 4)
+    assert read_json(path) == {"a": 1, "b": 2}
+    monkeypatch.setattr("utils.files.MOST_JSON_VALUES", 3)
+    with pytest.raises(UserError, match="more than 3 values"):
+        read_json(path)
 
 
 BAD_JSON = {

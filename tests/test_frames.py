@@ -23,7 +23,7 @@ from dataloaders.frames import (
     read_split_file,
     refuse_missing,
 )
-from dataloaders.lists import read_lines
+from dataloaders.lists import MOST_BYTES_OF_A_LINE, read_lines
 from utils.errors import UserError
 
 COLUMNS = ("img", "depth", "label")
@@ -36,6 +36,58 @@ def test_a_row_gives_the_wanted_columns_in_the_wanted_order(tmp_path: Path) -> N
     assert splits.members == {"train": [("i0", "l0"), ("i1", "l1")], "test": []}
     assert read_split_file(path, COLUMNS, ["label", "img"]).members["train"][1] == ("l1", "i1")
     assert splits.source == path
+
+
+def test_a_split_file_is_read_as_the_json_that_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    for text in (
+        "{}",
+        ' { "a" : [ ] , "b":[["i","d","l"],\n["\\u00e9 \\"]","d,","{l"]\t]}\r\n',
+        '{"é": [["日本", "\\ud83d\\ude00", "\\\\"]]}',
+        json.dumps({"a": [["i", "d", "l"]] * 3}, indent=2),
+    ):
+        path.write_text(text, encoding="utf-8")
+        expected = {split: [tuple(row) for row in rows] for split, rows in json.loads(text).items()}
+        members = read_split_file(path, COLUMNS, COLUMNS).members
+        assert list(members.items()) == list(expected.items())
+
+
+NO_SPLIT_FILES = {
+    "": "Expecting value",
+    "[]": "holds a list, but must be of the form",
+    "{": "Expecting a key",
+    "{1: []}": "Expecting a key",
+    '{"a" []}': "Expecting ':'",
+    '{"a": {}}': "split 'a' of .* is not a list",
+    '{"a": [': "Expecting value",
+    '{"a": [["i", "d", "l"]': "Expecting ',' or ']'",
+    '{"a": [["i", "d", "l"] ["i", "d", "l"]]}': "Expecting ',' or ']'",
+    '{"a": [["i", "d", "l"],]}': "Expecting value",
+    '{"a": [[}': "Expecting value",
+    '{"a": []': "Expecting ',' or '}'",
+    '{"a": [],}': "Expecting a key",
+    '{"a": [], "a": []}': "the key 'a' stands there twice",
+    '{"a": []} {}': "Extra data: line 1 column 11",
+    '{"a": ' + "[" * 100_000: "nested too deeply",
+    '{"a": [' + "1" * 5000 + "]}": "digits",
+    '{"a": [["i", "d"]]}': "frame 0 of split 'a' .* is not a list of the 3 paths",
+}
+
+
+@pytest.mark.parametrize("text", NO_SPLIT_FILES)
+def test_anything_but_a_split_file_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=NO_SPLIT_FILES[text]) as caught:
+        read_split_file(path, COLUMNS, ["img"])
+    assert str(path) in str(caught.value)
+
+
+def test_a_row_that_several_splits_list_is_kept_once(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps({"train": [["i0", "d0", "l0"]], "train1": [["i0", "d0", "l0"]]}))
+    members = read_split_file(path, COLUMNS, COLUMNS).members
+    assert members["train1"][0] is members["train"][0]
 
 
 def test_frames_are_paths_below_the_root_unless_they_are_absolute(tmp_path: Path) -> None:
@@ -117,6 +169,29 @@ def test_archives_pickles_and_truncated_arrays_are_no_arrays(tmp_path: Path) -> 
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"depth\.npy cannot be read as a NumPy array"):
             read_array(path)
+
+
+def test_an_array_has_no_more_pixels_than_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataloaders.frames.MOST_PIXELS", 12)
+    path = tmp_path / "img.npy"
+    for shape in ((3, 4), (3, 4, 3), (12,)):
+        np.save(path, np.ones(shape, np.float16))
+        assert read_array(path).shape == shape
+    for shape in ((13, 1), (1, 13), (13, 1, 1), (3, 4, 4), (1, 1, 37), (13,)):
+        np.save(path, np.ones(shape, np.float16))
+        with pytest.raises(UserError, match=r"img\.npy cannot be read .*\] has more than 0 million pixels"):
+            read_array(path)
+
+
+def test_a_line_of_a_list_has_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"a\n" + b"b" * MOST_BYTES_OF_A_LINE)
+    assert [len(line) for line in read_lines(path, "a sample")] == [1, MOST_BYTES_OF_A_LINE]
+    path.write_bytes(b"a\n" + b"b" * MOST_BYTES_OF_A_LINE + b"b\n")
+    with pytest.raises(
+        UserError, match=r"^line 2 of .*list\.txt has more than 1 MB, but must be 'a sample': shorten it"
+    ):
+        read_lines(path, "a sample")
 
 
 def test_an_array_can_be_written_to(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dataloaders import domainnet, frames
-from dataloaders.picture_files import MOST_PIXELS, is_truncated_jpeg, picture_size
+from dataloaders.picture_files import MOST_JPEG_SCANS, MOST_PIXELS, is_truncated_jpeg, picture_size
 from utils.errors import UserError
 
 HEIGHT, WIDTH = 40, 64
@@ -33,6 +33,17 @@ def encoded_jpeg(preview: bool, progressive: bool) -> bytes:
     return encoded("JPEG", exif=exif, progressive=progressive)
 
 
+def jpeg_segment(marker: int) -> bytes:
+    """A segment of 9 bytes."""
+    return bytes([0xFF, marker, 0, 11, *range(1, 10)])
+
+
+def repeat_last_scan(content: bytes, times: int) -> bytes:
+    """A progressive JPEG with its last scan so many times more."""
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * times + content[-2:]
+
+
+ENCODED_JPEG = encoded_jpeg(preview=False, progressive=False)
 SHORT, LONG, LONG8 = 3, 4, 16
 
 
@@ -60,8 +71,13 @@ SIZE_TAGS = (256, SHORT, 1, WIDTH), (257, LONG, 1, HEIGHT)
 PICTURES = {
     "png": encoded("PNG"),
     "png of one channel": encoded("PNG", "L"),
-    "jpeg": encoded_jpeg(preview=False, progressive=False),
+    "jpeg": ENCODED_JPEG,
     "jpeg, progressive, with a preview": encoded_jpeg(preview=True, progressive=True),
+    "jpeg, tables first": ENCODED_JPEG[:2]
+    + jpeg_segment(0xC4)
+    + jpeg_segment(0xC8)
+    + jpeg_segment(0xCC)
+    + ENCODED_JPEG[2:],
     "bmp": encoded("BMP"),
     "bmp, upside down": bmp(WIDTH, -HEIGHT),
     "bmp with a short header": bmp(WIDTH, HEIGHT, short_header=True),
@@ -140,6 +156,38 @@ def test_truncated_jpeg_is_refused_whatever_opencv_makes_of_it(
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match=r"image\.jpg is not a whole image"):
             frames.read_image(path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_jpeg_of_more_scans_than_sense_is_refused(tmp_path: Path, reader) -> None:
+    path = tmp_path / "image.jpg"
+    whole = encoded_jpeg(preview=True, progressive=True)
+    num_scans = whole[whole.rindex(b"\xff\xc2") :].count(b"\xff\xda")
+    assert num_scans > 2
+    path.write_bytes(repeat_last_scan(whole, MOST_JPEG_SCANS - num_scans) + b"\xff\xda\x00\x02" * 1000)
+    assert np.asarray(reader(path)).shape == (HEIGHT, WIDTH, 3), "what follows the picture is no scan of it"
+    path.write_bytes(repeat_last_scan(whole, MOST_JPEG_SCANS - num_scans + 1))
+    with pytest.raises(UserError, match=r"image\.jpg is not a whole image \(of PNG, JPEG, BMP or TIFF\): replace"):
+        reader(path)
+
+
+def test_scans_of_a_preview_are_none_of_the_picture() -> None:
+    preview = b"\xff\xe1\x01\x92" + b"\xff\xda\xff\xd9" * 100
+    assert picture_size(ENCODED_JPEG[:2] + preview * 2 + ENCODED_JPEG[2:]) == (HEIGHT, WIDTH)
+
+
+def test_bytes_that_only_restart_a_scan_or_stand_for_255_hide_no_scan() -> None:
+    hidden = b"".join(bytes([0xFF, marker]) + b"\xff\xff" for marker in (0x00, 0x01, 0x02, 0xD0, 0xD7))
+    content = repeat_last_scan(encoded_jpeg(preview=False, progressive=True)[:-2] + hidden + b"\xff\xd9", 200)
+    with pytest.raises(ValueError, match="too many scans"):
+        picture_size(content)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_what_stands_behind_the_end_of_a_png_is_left_alone(tmp_path: Path, reader) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(PICTURES["png"] + bytes(12 * 50_001))
+    np.testing.assert_array_equal(np.sort(reader(path)), np.sort(PIXELS))
 
 
 def test_only_a_jpeg_can_be_a_truncated_one() -> None:

@@ -1,6 +1,8 @@
 """YAML of configurations: what is plain stays what it looks like, and where the bounds of a document lie."""
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -51,7 +53,19 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
     path.write_bytes(b"a: 1\n#".ljust(MAX_BYTES))
     assert read_yaml(path) == {"a": 1}
     path.write_bytes(b"a: 1\n#".ljust(MAX_BYTES + 1))
-    with pytest.raises(UserError, match=r"config\.yml: expected a configuration of at most 64 KB, found more"):
+    with pytest.raises(
+        UserError, match=r"config\.yml: expected a configuration of at most 64 KB, but it is larger than"
+    ):
+        read_yaml(path)
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_called_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yml"
+    path.write_bytes(b"a: 1\n")
+    monkeypatch.setattr(os, "fstat", lambda _: SimpleNamespace(st_size=4))
+    with pytest.raises(UserError, match=r"config\.yml: expected .*, but it is still being written; check the path"):
         read_yaml(path)
 
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from utils.checksums import checksum_holds, written_with_checksum
 from utils.errors import UserError
 from utils.files import flush_to_disk, read_json, replacing, write_json
-from utils.tensor_files import check_plain, read_tensor_file, read_tensor_pickle
+from utils.tensor_files import check_bounds, check_plain, read_tensor_file, read_tensor_pickle
 
 VERSION = 1
 """Kept in every checkpoint as "version"; says that a checksum belongs to it. The release's have neither."""
@@ -48,6 +48,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     check_plain(content)
     with written_with_checksum(path) as file:
         torch.save({**content, "version": VERSION}, file)
+    check_bounds(path)
 
 
 def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], str | None]:
@@ -85,7 +86,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise UserError(f"checkpoint {path} does not exist: run the phase that writes it, or correct paths.")
-    content = _load_file(path)
+    content = _load_file(path, "checkpoint", "{'mtl-net': its state dict}")
     if not isinstance(content, dict) or not _has_names(content.get("mtl-net")):
         raise UserError(f"checkpoint {path} has no entry 'mtl-net' with a network's weights; choose another.")
     return content
@@ -99,19 +100,20 @@ def load_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.exists():
         raise UserError(f"weights {path} do not exist: correct the path.")
-    content = _load_file(path)
+    content = _load_file(path, "weights", "a state dict")
     if not _has_names(content) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"weights {path} must be a state dict, names and tensors alone; choose another file.")
     return content
 
 
-def _load_file(path: Path) -> Any:
+def _load_file(path: Path, kind: str, form: str) -> Any:
+    """The content of a file, whose kind and form are for messages."""
     try:
         return _load_undamaged(path)
     except Exception as error:  # a damaged file can make its reading fail in any way
         raise UserError(
-            f"checkpoint {path} cannot be read: expected a PyTorch file of tensors and plain values, "
-            f"undamaged and without code ({_reason(error)}); choose another, or write it again."
+            f"{kind} {path} cannot be read: expected a PyTorch file of tensors and plain values, undamaged and "
+            f"without code ({_reason(error)}); choose another, or save a network's weights alone, as {form}."
         ) from error
 
 

@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from utils.errors import UserError
 
-MOST_JSON_BYTES = 256_000_000
+MOST_JSON_BYTES = 16_000_000
 MOST_JSON_VALUES = 6_000_000
-"""Bounds of a JSON file; the list of half a million frames is well within."""
+"""Bounds of a JSON file. A value takes up to a hundred bytes of memory, however few it takes in the file."""
 
 UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.tmp")
 """Name of a file that `replacing` is writing."""
@@ -51,7 +51,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def make_folder(path: Path) -> None:
     """Make a folder and its parents; raises `UserError` where that, or writing a file into it, fails."""
-    probe = path / f".{uuid.uuid4().hex}.tmp"
+    probe = path / f".{uuid.uuid4().hex}.probe"
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -85,29 +85,52 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
     Raises `OSError` where it cannot be read, and `ValueError` where it is no regular file (a pipe would block, a
     device has no end) or is larger than `most_bytes`.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError("it is a folder" if path.is_dir() else "it is no regular file")
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most_bytes:
-            raise ValueError(f"it is larger than {most_bytes / 1e6:.10g} MB")
+    with open_bounded(path, most_bytes) as (file, size):
         content = file.read(size + 1)
     if len(content) > size:
         raise ValueError("it is still being written")
     return content
 
 
+@contextmanager
+def open_bounded(path: Path, most_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a file that someone else may have made: hand out the file and its size; raises as `read_bounded`."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a folder" if path.is_dir() else "it is no regular file")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise ValueError(f"it is larger than {most_bytes / 1e6:.10g} MB")
+        yield file, size
+
+
 def read_json(path: Path, most_bytes: int = MOST_JSON_BYTES) -> Any:
     """Read a JSON file; raises `UserError` where it is missing, damaged, or large or nested beyond all sense."""
+    with reading_json(path):
+        return json.loads(read_json_text(path, most_bytes), object_pairs_hook=_without_repetition)
+
+
+@contextmanager
+def reading_json(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading a JSON file into a `UserError`."""
     try:
-        content = read_bounded(path, most_bytes)
-        # Each value takes up to a hundred bytes of memory, however few it takes in the file.
-        if sum(map(content.count, (b",", b"[", b"{"))) > MOST_JSON_VALUES:
-            raise ValueError(f"it holds more than {MOST_JSON_VALUES} values")
-        return json.loads(content.decode("utf-8"), object_pairs_hook=_without_repetition)
+        yield
     except (OSError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"{path} cannot be read as JSON ({reason}): repair it, or run again what writes it") from error
+
+
+def read_json_text(path: Path, most_bytes: int) -> str:
+    """The text of a JSON file; raises as `read_bounded`, and `ValueError` for more values than fit into memory.
+
+    One letter that is not ASCII can make each take four bytes, so a text with such letters may be a quarter as large.
+    """
+    content = read_bounded(path, most_bytes)
+    if sum(map(content.count, (b",", b":", b"[", b"{"))) > MOST_JSON_VALUES:
+        raise ValueError(f"it holds more than {MOST_JSON_VALUES} values")
+    if len(content) > most_bytes // 4 and not content.isascii():
+        raise ValueError(f"it is larger than {most_bytes / 4e6:.10g} MB and not written in ASCII alone")
+    return content.decode("utf-8")
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -135,4 +158,4 @@ def remove_unfinished(paths: Iterable[Path]) -> None:
     """
     for path in list(paths):
         if UNFINISHED.fullmatch(path.name):
-            path.unlink()
+            path.unlink(missing_ok=True)

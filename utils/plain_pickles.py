@@ -8,14 +8,18 @@ one by one, the names that the caller knows stand for what the caller says, and 
 
 import pickletools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 MOST_OPERATIONS = 2_000_000
 """Bound of a pickle, some seconds; a tensor takes about 30."""
 
-LARGEST_KEY = 2**31
-"""Bound of a number as a key of a dict: many larger ones could have the same hash, which takes for ever."""
+LARGEST_KEY = 2**48
+"""Bound of a number as a key of a dict. From 2^61 - 1 on, many could have the same hash, which takes for ever; PyTorch
+before 1.6 keyed the state of an optimiser by addresses in memory, of up to 47 bits."""
+
+LEAST_BYTES = {str: 1, bytes: 1, list: 16, dict: 16}
+"""Of a pickle, that a letter, a byte or an entry takes: half of them at least."""
 
 SAYS_NOTHING = ("PROTO", "FRAME")
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -26,7 +30,11 @@ LITERALS = frozenset([*NUMBERS, *TEXTS, *BYTES])
 
 
 def read_pickle(
-    file: BinaryIO, named: Mapping[str, Any], stored: Callable[[Any], Any] | None = None, most: int = MOST_OPERATIONS
+    file: BinaryIO,
+    named: Mapping[str, Any],
+    stored: Callable[[Any], Any] | None = None,
+    restore: Callable[[Any, Any], None] | None = None,
+    most: int = MOST_OPERATIONS,
 ) -> Any:
     """The value of the pickle that begins where `file` stands; the file then stands behind it.
 
@@ -34,25 +42,49 @@ def read_pickle(
         named: what names such as "collections.OrderedDict" stand for. A pickle may call those that can be called, with
             any arguments.
         stored: gives what is kept outside of the pickle, from what the pickle says of it (its "persistent id").
+        restore: takes an object and the state that the pickle gives it after it was made.
         most: how many operations the pickle may have.
 
     Raises: `ValueError`, or what the functions in `named` raise, for a pickle that is damaged or of anything else.
     """
-    machine = _Machine(named, stored)
-    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
-        if count == most:
-            raise ValueError(f"its pickle has more than {most} operations")
-        if operation.name == "STOP":
-            break
-        machine.carry_out(operation.name, argument)
+    machine = _Machine(named, stored, restore)
+    begin = file.tell()
+    for operation, argument, place in operations(file, most):
+        machine.carry_out(operation, argument)
+        # What stands in the pickle once could be the argument of a million calls. Some is of two: text becomes bytes,
+        # and they a storage.
+        if machine.num_given > 2 * (place - begin):
+            raise ValueError("its pickle calls functions with more than it holds")
     return machine.take(1)[0]
 
 
-class _Machine:
-    """The stack on which a pickle builds its value, and the memo of parts to come back to."""
+def operations(file: BinaryIO, most: int = MOST_OPERATIONS) -> Iterator[tuple[str, Any, int]]:
+    """The operations of the pickle that begins where `file` stands: name in `pickletools`, argument, where it stands.
 
-    def __init__(self, named: Mapping[str, Any], stored: Callable[[Any], Any] | None) -> None:
-        self.named, self.stored = named, stored
+    Raises: `ValueError` for a damaged pickle, or one of more than `most` operations.
+    """
+    for count, (operation, argument, place) in enumerate(pickletools.genops(file)):
+        if count == most:
+            raise ValueError(f"its pickle has more than {most} operations")
+        if operation.name != "STOP":
+            yield operation.name, argument, place
+
+
+class _Machine:
+    """The stack on which a pickle builds its value, and the memo of parts to come back to.
+
+    Attributes:
+        num_given: about how many bytes of a pickle the arguments of all calls would take, if none were given twice.
+    """
+
+    def __init__(
+        self,
+        named: Mapping[str, Any],
+        stored: Callable[[Any], Any] | None,
+        restore: Callable[[Any, Any], None] | None,
+    ) -> None:
+        self.named, self.stored, self.restore = named, stored, restore
+        self.num_given = 0
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -99,13 +131,14 @@ class _Machine:
             case "SETITEMS":
                 self.set_items(self.take_to_mark())
             case "GLOBAL":
-                self.stack.append(self.known(argument.replace(" ", ".")))
+                self.stack.append(self.known(argument.split(" ")))
             case "STACK_GLOBAL":
-                self.stack.append(self.known(".".join(map(str, self.take(2)))))
-            case "REDUCE":
+                self.stack.append(self.known(self.take(2)))
+            case "REDUCE" | "NEWOBJ":
                 self.call()
-            case "BUILD":
-                self.leave_attributes_out()
+            case "BUILD" if self.restore:
+                (state,) = self.take(1)
+                self.restore(self.top(), state)
             case "BINPERSID" if self.stored:
                 self.stack.append(self.stored(*self.take(1)))
             case _:
@@ -140,8 +173,11 @@ class _Machine:
             raise ValueError("its pickle is damaged")
         return self.memo[number]
 
-    def known(self, name: str) -> Any:
-        """What a name stands for."""
+    def known(self, parts: list[Any]) -> Any:
+        """What a name of two parts, a module's and one in it, stands for."""
+        if not all(type(part) is str for part in parts):
+            raise ValueError("its pickle is damaged")
+        name = ".".join(parts)
         if name not in self.named:
             raise ValueError(f"it refers to {name}")
         return self.named[name]
@@ -159,8 +195,7 @@ class _Machine:
         if type(target) not in (dict, OrderedDict) or len(pairs) % 2:
             raise ValueError(f"its pickle sets entries of a {type(target).__name__}")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if type(key) is not str and not is_small_number(key):
-                raise ValueError("it holds a dict with a key that is neither text nor a small number")
+            check_key(key)
             target[key] = value
 
     def call(self) -> None:
@@ -168,16 +203,13 @@ class _Machine:
         function, arguments = self.take(2)
         if not callable(function) or type(arguments) is not tuple:
             raise ValueError(f"its pickle calls a {type(function).__name__}")
+        for argument in arguments:
+            if type(argument) in LEAST_BYTES:
+                self.num_given += LEAST_BYTES[type(argument)] * len(argument)
         self.stack.append(function(*arguments))
 
-    def leave_attributes_out(self) -> None:
-        """Forget the attributes of the OrderedDict on top: those of a state dict are the versions of its modules."""
-        self.take(1)
-        target = self.top()
-        if type(target) is not OrderedDict:
-            raise ValueError(f"its pickle sets attributes of a {type(target).__name__}")
 
-
-def is_small_number(value: Any) -> bool:
-    """Whether a value is a whole number small enough for a key."""
-    return type(value) in (int, bool) and -LARGEST_KEY < value < LARGEST_KEY
+def check_key(key: Any) -> None:
+    """Make sure that a value can be a key of a dict without more ado; `TypeError` if it is not text or a number."""
+    if type(key) is not str and not (type(key) in (int, bool) and -LARGEST_KEY < key < LARGEST_KEY):
+        raise TypeError("it holds a dict with a key that is neither text nor a small number")

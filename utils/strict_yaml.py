@@ -48,7 +48,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: expected text in UTF-8, found other bytes at {error.start}; save it anew") from error
     except ValueError as error:
         most = f"{MAX_BYTES // 1000} KB"
-        raise UserError(f"{path}: expected a configuration of at most {most}, found more; check the path") from error
+        raise UserError(f"{path}: expected a configuration of at most {most}, but {error}; check the path") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: expected valid YAML, found {yaml_problem(error)}; correct the file") from error
     if not isinstance(value, dict):

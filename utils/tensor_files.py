@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.files import read_bounded
-from utils.plain_pickles import is_small_number, read_pickle
+from utils.plain_pickles import check_key, operations, read_pickle
 
 MOST_AT_ONCE = 8_000_000
 """Bytes of a pickle, of a zip archive's directory, and of a piece of a storage."""
@@ -54,6 +55,9 @@ STORAGES = {
     "torch.ShortStorage": torch.int16,
 }
 
+NUMPY_NUMBERS = ("b1", "f4", "f8", "i4", "i8")
+"""Types of NumPy's whose single numbers, as a mean is one, are read as Python's."""
+
 
 def read_tensor_file(path: Path) -> Any:
     """The content of a zip or legacy file, tensors on the CPU; parameters come back as tensors.
@@ -76,9 +80,19 @@ def read_tensor_file(path: Path) -> Any:
 
 def read_tensor_pickle(path: Path) -> Any:
     """The content of a plain pickle of tensors, on the CPU; raises as `read_tensor_file`."""
-    content = read_pickle(io.BytesIO(read_bounded(path, MOST_POLICY_BYTES)), NAMED_IN_PICKLES)
+    content = read_pickle(io.BytesIO(read_bounded(path, MOST_POLICY_BYTES)), NAMED_IN_PICKLES, restore=_restore)
     check_plain(content)
     return content
+
+
+def check_bounds(path: Path) -> None:
+    """Make sure that a zip file which was just written is within the bounds of what is read.
+
+    Raises: `ValueError` where its pickle or its directory is too long.
+    """
+    with _FrugalReader(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+        for _ in operations(io.BytesIO(archive.read(f"{_root(archive)}/data.pkl"))):
+            pass
 
 
 def check_plain(content: Any) -> None:
@@ -111,8 +125,7 @@ def _values(value: Any, depth: int) -> Iterator[Any]:
     yield None
     if isinstance(value, dict):
         for key in value:
-            if type(key) is not str and not is_small_number(key):
-                raise TypeError("it holds a dict with a key that is neither text nor a small number")
+            check_key(key)
         value = value.values()
     for entry in value:
         yield from _values(entry, depth - 1)
@@ -120,8 +133,10 @@ def _values(value: Any, depth: int) -> Iterator[Any]:
 
 def _check_tensor(tensor: Tensor) -> None:
     """Refuse types and layouts that no storage of `STORAGES` holds, and more elements than the storage has."""
-    if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:
         raise TypeError("it holds a tensor of a special kind")
+    if tensor.is_neg() or tensor.is_conj():
+        raise TypeError("it holds a tensor whose sign is not in its storage; clone it")
     if tensor.dtype not in STORAGES.values():
         raise TypeError(f"it holds a tensor of {tensor.dtype}")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -131,16 +146,31 @@ def _check_tensor(tensor: Tensor) -> None:
 # What the names in these files stand for.
 
 
-def _ordered_dict() -> OrderedDict:
-    return OrderedDict()
+def _ordered_dict(pairs: list[Any] | tuple[()] = ()) -> OrderedDict:
+    """Python 2 gives its entries at once, as lists of two; Python 3 sets them afterwards."""
+    entries: OrderedDict = OrderedDict()
+    for key, value in pairs:
+        check_key(key)
+        entries[key] = value
+    return entries
 
 
-def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    """A tensor of a storage; what follows says of gradients what is of no use here.
+def _view(
+    storage: Tensor,
+    offset: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    requires_grad: bool = False,
+    hooks: Any = None,
+    metadata: Any = None,
+) -> Tensor:
+    """A tensor of a storage, without gradient.
 
     Raises: `ValueError` where the storage does not have the elements. That is left neither to PyTorch, whose 64 bits a
     stride can exceed, nor to strides of 0, which make 10^12 elements of one.
     """
+    if metadata:
+        raise ValueError("it holds a tensor whose sign is not in its storage")
     if not isinstance(storage, Tensor) or type(size) is not tuple or type(stride) is not tuple:
         raise ValueError("it holds a tensor that is no view of a storage")
     if len(size) != len(stride) or len(size) > MOST_DIMENSIONS:
@@ -158,6 +188,33 @@ def _parameter(values: Tensor, *_: Any) -> Tensor:
     return values
 
 
+def _bare_parameter() -> nn.Parameter:
+    """A parameter before PyTorch 0.4.1, which gets its values afterwards, by `_restore`."""
+    return nn.Parameter(torch.empty(0), requires_grad=False)
+
+
+def _counter(counts: dict[Any, int]) -> dict[Any, int]:
+    """The milestones of a learning rate's schedule."""
+    return counts
+
+
+def _size_of(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    return lengths
+
+
+def _number_type(name: str, *_: Any) -> np.dtype:
+    if name not in NUMPY_NUMBERS:
+        raise ValueError("it holds a NumPy value of a special kind")
+    return np.dtype(f"<{name}")
+
+
+def _number(kind: np.dtype, data: bytes) -> float | int | bool:
+    """One of NumPy's numbers, as Python's."""
+    if not isinstance(kind, np.dtype) or type(data) is not bytes or len(data) != kind.itemsize:
+        raise ValueError("it holds a NumPy number that is damaged")
+    return np.frombuffer(data, kind)[0].item()
+
+
 def _encode_bytes(text: str, encoding: str) -> bytes:
     """How pickle protocols before 3 spell bytes."""
     if encoding != "latin1":
@@ -172,17 +229,33 @@ def _storage_of_bytes(data: bytes) -> Tensor:
 
 NAMED = {
     **STORAGES,
+    "_codecs.encode": _encode_bytes,
+    "collections.Counter": _counter,
     "collections.OrderedDict": _ordered_dict,
+    "numpy.dtype": _number_type,
+    "numpy._core.multiarray.scalar": _number,
+    "numpy.core.multiarray.scalar": _number,
+    "torch.Size": _size_of,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_tensor": _view,
     "torch._utils._rebuild_tensor_v2": _view,
+    "torch.nn.parameter.Parameter": _bare_parameter,
 }
 
-NAMED_IN_PICKLES = {
-    **NAMED,
-    "_codecs.encode": _encode_bytes,
-    "torch.storage._load_from_bytes": _storage_of_bytes,
-}
+NAMED_IN_PICKLES = {**NAMED, "torch.storage._load_from_bytes": _storage_of_bytes}
+
+
+def _restore(target: Any, state: Any) -> None:
+    """Give an object the state that a pickle has for it; `ValueError` where there is no such object or state."""
+    match target, state:
+        case OrderedDict(), _:
+            pass  # Its attributes: those of a state dict are the versions of its modules.
+        case np.dtype(), (_, "<" | "|", *_):
+            pass  # The order of bytes, little as here.
+        case nn.Parameter(), (Tensor() as values, _, _, _, _):
+            target.data = values
+        case _:
+            raise ValueError(f"its pickle sets attributes of a {type(target).__name__}")
 
 
 # The formats.
@@ -192,10 +265,11 @@ class _FrugalReader(io.BufferedReader):
     """A file of which no more than `MOST_AT_ONCE` is read at once, be it a directory of a million records."""
 
     def read(self, size: int | None = -1) -> bytes:
-        limited = MOST_AT_ONCE + 1 if size is None or size < 0 else size
-        if limited > MOST_AT_ONCE + 1:
+        beyond = MOST_AT_ONCE + 1
+        data = super().read(beyond if size is None or size < 0 else min(size, beyond))
+        if len(data) == beyond:
             raise ValueError("its pickle or directory is too large")
-        return super().read(limited)
+        return data
 
 
 def _read_zip(file: BinaryIO) -> Any:
@@ -206,7 +280,7 @@ def _read_zip(file: BinaryIO) -> Any:
             raise ValueError("its records are compressed")
         if sum(record.file_size for record in archive.infolist()) > _size(file):
             raise ValueError("its records are larger than the file")
-        root = next(iter(records), "").partition("/")[0]
+        root = _root(archive)
         if f"{root}/byteorder" in records and archive.read(f"{root}/byteorder") != b"little":
             raise ValueError("it was written on a machine of another byte order")
         storages: dict[str, Tensor] = {}
@@ -222,7 +296,12 @@ def _read_zip(file: BinaryIO) -> Any:
                     _fill(storages[key], data)
             return _of_type(storages[key], dtype)
 
-        return read_pickle(io.BytesIO(archive.read(f"{root}/data.pkl")), NAMED, stored)
+        return read_pickle(io.BytesIO(archive.read(f"{root}/data.pkl")), NAMED, stored, _restore)
+
+
+def _root(archive: zipfile.ZipFile) -> str:
+    """The folder that all records of an archive are in."""
+    return next(iter(archive.namelist()), "").partition("/")[0]
 
 
 def _read_legacy(file: BinaryIO) -> Any:
@@ -246,7 +325,7 @@ def _read_legacy(file: BinaryIO) -> Any:
             storages[key] = torch.empty(num_elements, dtype=dtype)
         return _of_type(storages[key], dtype)
 
-    content = read_pickle(pickles, NAMED, stored)
+    content = read_pickle(pickles, NAMED, stored, _restore)
     keys = read_pickle(pickles, {})
     if not isinstance(keys, list) or len(keys) != len(storages) or set(keys) != storages.keys():
         raise ValueError("its storages are not those of its tensors")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataloaders.reading import read_file
+from dataloaders.split_files import MOST_SPLIT_BYTES
 from utils.errors import UserError
 from utils.files import read_json, remove_unfinished, replacing, write_json
 
@@ -111,7 +112,7 @@ def whole(folder: Path, files: Sequence[str]) -> bool:
 
 def write_index(path: Path, index: Any) -> None:
     """Write the index as JSON, unless this very index is already there."""
-    if not path.is_file() or read_json(path) != index:
+    if not path.is_file() or read_json(path, MOST_SPLIT_BYTES) != index:
         write_json(path, index)
 
 

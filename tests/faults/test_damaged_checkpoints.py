@@ -7,15 +7,17 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from utils import checkpoint
+from utils import checkpoint, tensor_files
 from utils.checkpoint import load_checkpoint, load_latest, save_checkpoint, save_latest
 from utils.errors import UserError
+from utils.plain_pickles import operations
 
 PAGE = 4096
 """Bytes by which a tmpfs fills up."""
@@ -121,6 +123,27 @@ def test_a_damaged_latest_does_not_replace_a_whole_previous(path: Path, previous
         save_latest(path, previous, content(4))
         assert load_checkpoint(path)["iter"] == 4
         assert previous.read_bytes() == whole
+
+
+# Contents that are too long to be read
+
+
+@pytest.mark.parametrize("reason", ["too large", "more than 400 operations"])
+def test_what_is_longer_than_what_is_read_is_not_written(
+    path: Path, previous: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    if reason == "too large":
+        monkeypatch.setattr(tensor_files, "MOST_AT_ONCE", 6000)
+    else:
+        monkeypatch.setattr(tensor_files, "operations", partial(operations, most=400))
+    longest = {"mtl-net": {}, "vocabulary": [f"word {number}" for number in range(180)]}
+    save_latest(path, previous, longest)
+    assert load_checkpoint(path) == longest
+    before = files_of(path.parent)
+    for save in (save_only, save_latest):
+        with pytest.raises(ValueError, match=reason):
+            save(path, previous, {**longest, "vocabulary": [f"word {number}" for number in range(400)]})
+        assert files_of(path.parent) == before
 
 
 # Kills while a checkpoint is saved

@@ -163,6 +163,35 @@ TWO_TYPES = b"\x80\x02}U\x07mtl-net}U\x01a" + ONE_FLOAT + b"sU\x01b" + ONE_INT +
 SIZE_FROM_TENSOR = tensor(4, 0, [4], [1]).replace(b"(" + number(4) + b"t", ONE_FLOAT.replace(b"K\x01", b"K\x04"))
 
 FOUR_FLOATS = {"data/0": bytes(16)}
+NEGATED = tensor(4, 0, [4], [1]).replace(b"\x89}tR", b"\x89}}U\x03neg\x88stR")
+STORAGE_WITH_STATE = b"\x80\x02}U\x07mtl-net" + ONE_FLOAT.replace(b"K\x01", b"K\x04") + b"(NNNNNtbs."
+
+OFTEN = "calls functions with more than it holds"
+
+
+FLOATS = legacy(b"\x80\x02" + ONE_FLOAT[:-4] + number(100_000) + b"NtQ.", ["0"], number(100_000)[2:] + bytes(400_000))
+"""A storage as plain pickles nest it."""
+
+
+def called_often(name: str, argument: bytes, times: int) -> bytes:
+    """A pickle of calls that share their argument."""
+    module, _, function = name.rpartition(".")
+    return (
+        b"\x80\x02c"
+        + f"{module}\n{function}\n".encode()
+        + b"q\x00"
+        + argument
+        + b"q\x01]("
+        + b"h\x00h\x01R" * times
+        + b"e."
+    )
+
+
+def blob(kind: bytes, content: bytes) -> bytes:
+    return kind + struct.pack("<I", len(content)) + content
+
+
+MANY_PAIRS = b"](" + b"".join(b"]" + b"(" + number(key) + b"Ne" for key in range(20_000)) + b"e"
 
 
 def overlapping() -> bytes:
@@ -229,6 +258,24 @@ def bombs() -> dict[str, tuple[bytes, str]]:
         "large_number.pth": (zipped(plain(1 << 8 * 10**6)), "more than 64 bits"),
         "digits.pickle": (b"L" + b"9" * 900_000 + b"L\n.", "cannot be read"),
         "large.pickle": (bytes(10**7), "larger than 1 MB"),
+        "text_of_pairs.pth": (zipped(b"\x80\x02K\x01" + DOUBLED + b"K\x01\x93."), "its pickle is damaged"),
+        "negative_keys.pth": (zipped(b"\x80\x02}(" + number(-(2**48)) + b"Nu."), "neither text nor"),
+        "negated.pth": (zipped(NEGATED, FOUR_FLOATS), "whose sign is not in its storage"),
+        "attributes_of_a_storage.pth": (zipped(STORAGE_WITH_STATE, FOUR_FLOATS), "sets attributes of a Tensor"),
+        "large_numpy_number.pth": (zipped(pickled_call("numpy.dtype", b"U\x0bV1000000000\x85")), "of a special kind"),
+        "same_storage.pickle": (
+            called_often("torch.storage._load_from_bytes", blob(b"B", FLOATS) + b"\x85", 99_999),
+            OFTEN,
+        ),
+        "same_text.pickle": (
+            called_often("_codecs.encode", blob(b"X", b"a" * 400_000) + b"U\x06latin1\x86", 99_999),
+            OFTEN,
+        ),
+        "same_pairs.pth": (zipped(called_often("collections.OrderedDict", MANY_PAIRS + b"\x85", 99_999)), OFTEN),
+        "keys_of_pairs.pth": (
+            zipped(pickled_call("collections.OrderedDict", b"](](K\x01" + DOUBLED + b"Nee\x85")),
+            "neither text nor",
+        ),
         "encoding.pickle": (pickled_call("_codecs.encode", b"X\x01\0\0\0aU\x04idna\x86"), "unusual encoding"),
         "compressed.pth": (zipped(plain(None), {"data/0": bytes(10**8)}, zipfile.ZIP_DEFLATED), "compressed"),
         "overlapping.pth": (overlapping(), "larger than the file"),
@@ -250,6 +297,10 @@ def bombs() -> dict[str, tuple[bytes, str]]:
         "big_endian.pth": (zipped(plain(None), {"byteorder": b"big"}), "another byte order"),
         "big_endian_legacy.pth": (legacy(plain(None), little_endian=False), "another byte order"),
         "other_keys_legacy.pth": (legacy(tensor(4, 0, [4], [1], b"N"), ["1"], bytes(24)), "not those of its tensors"),
+        "same_key_twice_legacy.pth": (
+            legacy(tensor(4, 0, [4], [1], b"N"), ["0", "0"], (number(4)[2:] + bytes(16)) * 2),
+            "not those of its tensors",
+        ),
         "other_count_legacy.pth": (legacy(tensor(4, 0, [4], [1], b"N"), ["0"], bytes(24)), "another size"),
         "cut_off_legacy.pth": (legacy(tensor(4, 0, [4], [1], b"N"), ["0"], number(4)[2:] + bytes(8)), "it is cut off"),
         "other_view.pth": (legacy(tensor(4, 0, [1], [1], b"}"), ["0"], bytes(24)), "of a special kind"),

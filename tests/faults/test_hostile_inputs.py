@@ -32,7 +32,7 @@ import json, sys, warnings
 from functools import partial
 from pathlib import Path
 import numpy as np
-from dataloaders import domainnet, fdu_mtl, frames
+from dataloaders import cityscapes, domainnet, fdu_mtl, frames, nyu_v2, taskonomy
 from dataloaders.images import ImageFolder
 from utils.checkpoint import load_gates
 from utils.config import TestingConfig, load_config
@@ -54,7 +54,14 @@ readers = {
         "read_image of domainnet": domainnet.read_image,
     },
     "folder": {"ImageFolder": lambda folder: ImageFolder(folder)[0, 0]},
-    "npy": {"read_array": frames.read_array},
+    "npy": {
+        "read_array": frames.read_array,
+        "read_image of cityscapes": cityscapes.read_image,
+        "read_classes of cityscapes": partial(cityscapes.read_classes, num_classes=19),
+        "read_depth of cityscapes": cityscapes.read_depth,
+        "read_depth of nyu_v2": nyu_v2.read_depth,
+        "read_class_weights": taskonomy.read_class_weights,
+    },
     "txt": {"read_list": domainnet.read_list},
     "train": {"read_reviews": partial(fdu_mtl.read_reviews, num_classes=2)},
 }
@@ -133,6 +140,12 @@ def lists() -> Files:
     of_paths = "is not a list of the 2 paths"
     files = {
         "deep.json": ("[" * 10**6, "nested too deeply"),
+        "deep member.json": ('{"train": ' + "[" * 10**6, "nested too deeply"),
+        "many keys.json": (
+            '{"train": [{' + ",".join(f'"{key}":0' for key in range(3_000_000)) + "}]}",
+            "more than 6000000",
+        ),
+        "as many keys as may be.json": ('{"train": [{' + '"":0,' * 2_990_000 + '"":0}]}', of_paths),
         "many values.json": ('{"train": [' + "[]," * 4_000_000 + "[]]}", "more than 6000000 values"),
         "digits.json": ('{"train": [' + "9" * 100_000 + "]}", "cannot be read as JSON"),
         "list.json": ("[]", "holds a list"),
@@ -149,11 +162,13 @@ def lists() -> Files:
         "numbers.gates": ('{"seg": [1, 0, 1e400]}', "must map each task"),
         "digits.gates": ('{"seg": [' + "1" * 10_000 + "]}", "cannot be read as JSON"),
         "digits.txt": ("a.png " + "9" * 5000, "must be a path and the number of a class"),
-        "endless line.txt": ("a" * 10**7, "must be a path and the number of a class"),
+        "endless line.txt": ("a" * 10**7, "has more than 1 MB"),
+        "long line.txt": ("a" * 10**6, "must be a path and the number of a class"),
         "nul.txt": ("a\0.png 3", "must be a path and the number of a class"),
         "escape.txt": ("\x1b[2J.png 3", "must be a path and the number of a class"),
         "blank lines.txt": ("\n" * 10**7 + "a.png 3", "more than 2000000 lines"),
-        "endless label.train": ("9" * 10**7 + "\tgood", "has the label"),
+        "endless label.train": ("9" * 10**5 + "\tgood", "has the label"),
+        "endless review.train": ("1\t\U0001f600" + "a" * 10**7, "has more than 1 MB"),
         "escape.train": ("\x1b[2J\tgood", "has the label"),
     }
     return {name: (text.encode(), part) for name, (text, part) in files.items()} | {
@@ -177,10 +192,11 @@ def png(width: int, height: int, num_bytes: int = 0, before: bytes = b"") -> byt
     return b"\x89PNG\r\n\x1a\n" + header + before + pixels + chunk(b"IEND", b"")
 
 
-def jpeg(width: int, height: int) -> bytes:
-    """A JPEG that claims a size and ends at once."""
+def jpeg(width: int, height: int, num_scans: int = 1) -> bytes:
+    """A JPEG that claims a size and whose scans end at once."""
     frame = b"\xff\xc0\x00\x0b\x08" + struct.pack(">HH", height, width) + b"\x01\x01\x11\x00"
-    return b"\xff\xd8" + frame + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + bytes(99) + b"\xff\xd9"
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + bytes(99)
+    return b"\xff\xd8" + frame + scan * num_scans + b"\xff\xd9"
 
 
 def tiff(width: int, height: int, bits: int, *others: tuple[int, int]) -> bytes:
@@ -211,6 +227,7 @@ def pictures(canary: Path) -> Files:
         "text bomb.png": (png(9, 9, 0, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**27), 9))), broken),
         "a million chunks.png": (png(9, 9, 0, chunk(b"abCd", b"") * 10**6), none),
         "jpeg.png": (jpeg(65500, 65500), large),
+        "thousands of scans.png": (jpeg(2**13, 2**12, num_scans=20_000), none),
         "a million segments.png": (b"\xff\xd8" + b"\xff\xfe\x00\x02" * 10**6 + jpeg(9, 9)[2:], none),
         "fill bytes.png": (b"\xff\xd8" + b"\xff" * 10**7 + b"\0", none),
         "bmp.png": (b"BM" + struct.pack("<IHHI", 70, 0, 0, 54) + bmp_header + b"\0\1", large),
@@ -291,6 +308,16 @@ def make_special_files(folder: Path) -> dict[str, str]:
         regular = "found something else" if ending == "yml" else "no regular file"
         expected |= {f"pipe.{ending}": regular, f"endless.{ending}": regular}
         expected[f"sparse.{ending}"] = "at most 64 KB" if ending == "yml" else "larger than"
+    for name, shape in {"sparse labels.npy": (15_000, 16_000), "sparse channels.npy": (5000, 6000, 8)}.items():
+        header = npy(f"{{'descr': '|i1', 'fortran_order': False, 'shape': {shape}}}")[:-16]
+        with (folder / name).open("wb") as file:
+            file.write(header)
+            file.truncate(len(header) + 240_000_000)
+        expected[name] = "has more than 34 million pixels"
+    with (folder / "sparse letters.json").open("wb") as file:
+        file.seek(130_000_000)
+        file.write("\U0001f600".encode())
+    expected["sparse letters.json"] = "not written in ASCII alone"
     (folder / "images.folder").mkdir()
     (folder / "images.folder/bomb.png").write_bytes(png(2**15, 2**15))
     return expected | {"images.folder": "pixels, but at most 34 million"}
@@ -319,7 +346,7 @@ def outcomes(canary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     lines = [json.loads(line) for line in read.stdout.splitlines()]
     assert {Path(line["path"]).name for line in lines} == expected.keys()
     yield [{**line, "expected": expected[Path(line["path"]).name]} for line in lines]
-    for path in folder.glob("sparse.*"):
+    for path in folder.glob("sparse*"):
         path.unlink()
 
 

@@ -58,6 +58,10 @@ def test_gates_come_back_as_they_were_saved_in_their_order(path: Path, gates: di
     assert path.read_text().count("\n") == len(gates) + 2  # one line for each, between braces
 
 
+def is_gate(value: Any) -> bool:
+    return type(value) is int and value in (0, 1)
+
+
 @given(value=any_json | nearly_gates)
 @settings(max_examples=200)
 @example(value={})
@@ -66,10 +70,14 @@ def test_gates_come_back_as_they_were_saved_in_their_order(path: Path, gates: di
 @example(value={"seg": [0, 1.0]})
 @example(value={"seg": [0, float("nan")]})
 @example(value={"": [0, 1]})
+@example(value={"seg": ["0"]})
+@example(value={"seg": [""]})
+@example(value={"seg": ["01"]})
+@example(value={"seg": [0, 1]})
 def test_any_value_but_named_rows_of_0_and_1_is_an_error(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
     is_gates = isinstance(value, dict) and all(
-        task.isprintable() and task.strip() and isinstance(row, list) and row and all(str(gate) in "01" for gate in row)
+        task.isprintable() and task.strip() and isinstance(row, list) and row and all(map(is_gate, row))
         for task, row in value.items()
     )
     assert load(path) == (value if is_gates and value else None)
