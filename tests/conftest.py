@@ -1,5 +1,6 @@
 """One thread, as small tensors are computed fastest; small data, and the scripts run on it in this process."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from dataloaders.rendered import write_nyu_v2
 from tests.script_runs import TWO_TASKS, Script, run_script
 
 torch.set_num_threads(1)
+
+# What a shell starts in the background ignores Ctrl+C, and so would all that tests send it to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

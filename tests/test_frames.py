@@ -183,6 +183,20 @@ def test_an_array_has_no_more_pixels_than_a_picture(tmp_path: Path, monkeypatch:
             read_array(path)
 
 
+def test_a_disk_that_fails_in_the_middle_of_an_array_is_no_fault_of_its_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "depth.npy"
+    np.save(path, np.ones(3))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(np.lib.format, "read_magic", fail)
+    with pytest.raises(UserError, match=r"depth\.npy cannot be read \(Input/output error\): replace the file"):
+        read_array(path)
+
+
 def test_a_line_of_a_list_has_an_end(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_bytes(b"a\n" + b"b" * MOST_BYTES_OF_A_LINE)

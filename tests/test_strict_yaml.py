@@ -53,9 +53,7 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
     path.write_bytes(b"a: 1\n#".ljust(MAX_BYTES))
     assert read_yaml(path) == {"a": 1}
     path.write_bytes(b"a: 1\n#".ljust(MAX_BYTES + 1))
-    with pytest.raises(
-        UserError, match=r"config\.yml: expected a configuration of at most 64 KB, but it is larger than"
-    ):
+    with pytest.raises(UserError, match=r"config\.yml: expected a configuration of at most 64 KB, found more"):
         read_yaml(path)
 
 
@@ -65,7 +63,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_called_large(
     path = tmp_path / "config.yml"
     path.write_bytes(b"a: 1\n")
     monkeypatch.setattr(os, "fstat", lambda _: SimpleNamespace(st_size=4))
-    with pytest.raises(UserError, match=r"config\.yml: expected .*, but it is still being written; check the path"):
+    with pytest.raises(UserError, match=r"config\.yml: cannot be read \(it is still being written\); expected"):
         read_yaml(path)
 
 

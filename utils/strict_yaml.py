@@ -41,14 +41,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
             found = "something else" if path.exists() else "nothing"
             found = "a folder" if path.is_dir() else found
             raise UserError(f"{path}: expected a YAML file, found {found}; check the path")
+        if path.stat().st_size > MAX_BYTES:
+            most = f"{MAX_BYTES // 1000} KB"
+            raise UserError(f"{path}: expected a configuration of at most {most}, found more; check the path")
         value = parse_yaml(read_bounded(path, MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected text in UTF-8, found other bytes at {error.start}; save it anew") from error
     except ValueError as error:
-        most = f"{MAX_BYTES // 1000} KB"
-        raise UserError(f"{path}: expected a configuration of at most {most}, but {error}; check the path") from error
+        raise UserError(f"{path}: cannot be read ({error}); expected a YAML file") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: expected valid YAML, found {yaml_problem(error)}; correct the file") from error
     if not isinstance(value, dict):

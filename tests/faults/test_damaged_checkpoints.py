@@ -16,8 +16,11 @@ import torch
 
 from utils import checkpoint, tensor_files
 from utils.checkpoint import load_checkpoint, load_latest, save_checkpoint, save_latest
+from utils.config import load_config
 from utils.errors import UserError
 from utils.plain_pickles import operations
+
+ROOT = Path(__file__).resolve().parents[2]
 
 PAGE = 4096
 """Bytes by which a tmpfs fills up."""
@@ -144,6 +147,16 @@ def test_what_is_longer_than_what_is_read_is_not_written(
         with pytest.raises(ValueError, match=reason):
             save(path, previous, {**longest, "vocabulary": [f"word {number}" for number in range(400)]})
         assert files_of(path.parent) == before
+
+
+def test_the_largest_vocabulary_that_can_be_configured_can_be_saved(path: Path) -> None:
+    config = ROOT / "yamls/demo/fdu_mtl.yml"
+    num_words = load_config(config, ["dataload.num_words=200000"]).dataload.num_words
+    vocabulary = [f"word {number:09}" for number in range(num_words)]
+    save_checkpoint(path, {"mtl-net": {}, "vocabulary": vocabulary})
+    assert load_checkpoint(path)["vocabulary"] == vocabulary
+    with pytest.raises(UserError, match="num_words: expected a whole number of at most 200000"):
+        load_config(config, ["dataload.num_words=200001"])
 
 
 # Kills while a checkpoint is saved

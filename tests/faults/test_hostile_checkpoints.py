@@ -164,7 +164,9 @@ SIZE_FROM_TENSOR = tensor(4, 0, [4], [1]).replace(b"(" + number(4) + b"t", ONE_F
 
 FOUR_FLOATS = {"data/0": bytes(16)}
 NEGATED = tensor(4, 0, [4], [1]).replace(b"\x89}tR", b"\x89}}U\x03neg\x88stR")
-STORAGE_WITH_STATE = b"\x80\x02}U\x07mtl-net" + ONE_FLOAT.replace(b"K\x01", b"K\x04") + b"(NNNNNtbs."
+STORAGE_OF_FOUR = ONE_FLOAT.replace(b"K\x01", b"K\x04")
+STORAGE_WITH_STATE = b"\x80\x02}U\x07mtl-net" + STORAGE_OF_FOUR + b"(" + STORAGE_OF_FOUR + b"NNNNtbs."
+TWO_NUMBERS = b"cnumpy\ndtype\nU\x02f8\x85RC\x10" + bytes(16) + b"\x86"
 
 OFTEN = "calls functions with more than it holds"
 
@@ -262,6 +264,7 @@ def bombs() -> dict[str, tuple[bytes, str]]:
         "negative_keys.pth": (zipped(b"\x80\x02}(" + number(-(2**48)) + b"Nu."), "neither text nor"),
         "negated.pth": (zipped(NEGATED, FOUR_FLOATS), "whose sign is not in its storage"),
         "attributes_of_a_storage.pth": (zipped(STORAGE_WITH_STATE, FOUR_FLOATS), "sets attributes of a Tensor"),
+        "two_numpy_numbers.pth": (zipped(pickled_call("numpy.core.multiarray.scalar", TWO_NUMBERS)), "that is damaged"),
         "large_numpy_number.pth": (zipped(pickled_call("numpy.dtype", b"U\x0bV1000000000\x85")), "of a special kind"),
         "same_storage.pickle": (
             called_often("torch.storage._load_from_bytes", blob(b"B", FLOATS) + b"\x85", 99_999),
