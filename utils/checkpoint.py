@@ -24,8 +24,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors, numbers, strings and containers of them; the file is whole or absent.
 
     Raises:
-        UserError: the file cannot be written; what was there before is as it was.
-        TypeError, ValueError: the content could not be read again.
+        UserError: the file cannot be written, or is too long to be read again; what was there before is as it was.
+        TypeError, ValueError: the content is of a kind that could not be read again.
     """
     with replacing(path) as temporary:
         _write(temporary, content)
@@ -48,7 +48,12 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     check_plain(content)
     with written_with_checksum(path) as file:
         torch.save({**content, "version": VERSION}, file)
-    check_bounds(path)
+    try:
+        check_bounds(path)
+    except ValueError as error:
+        raise UserError(
+            f"a checkpoint of this run would be too long to be read again ({error}): lower dataload.num_words"
+        ) from error
 
 
 def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], str | None]:

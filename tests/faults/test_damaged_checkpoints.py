@@ -144,7 +144,7 @@ def test_what_is_longer_than_what_is_read_is_not_written(
     assert load_checkpoint(path) == longest
     before = files_of(path.parent)
     for save in (save_only, save_latest):
-        with pytest.raises(ValueError, match=reason):
+        with pytest.raises(UserError, match=f"{reason}.*lower dataload.num_words"):
             save(path, previous, {**longest, "vocabulary": [f"word {number}" for number in range(400)]})
         assert files_of(path.parent) == before
 
