@@ -29,7 +29,7 @@ test: $(VENV)/installed lint  ## Lint, and all tests but the long ones
 test-long: $(VENV)/installed  ## The whole demo as a test: minutes
 	$(RUN) -m pytest -q -m long
 
-faults: $(VENV)/installed  ## Hundreds of kills and full disks, each followed by --resume: the better part of an hour
+faults: $(VENV)/installed  ## Hundreds of kills and full disks, each followed by --resume: three quarters of an hour
 	$(RUN) -m pytest -q -s -m faults
 
 lint: $(VENV)/installed  ## Style and formatting
