@@ -32,6 +32,7 @@ from utils.config import TestingConfig, load_config
 from utils.devices import choose_device
 from utils.errors import exit_on_user_error
 from utils.files import make_folder, write_json
+from utils.precision import allow_tf32
 from utils.run_lock import locked
 from utils.tables import format_shares
 
@@ -49,6 +50,7 @@ def main() -> None:
 def test_architectures(arguments: Namespace, config: TestingConfig, files: RunFiles) -> None:
     """Read everything, then test, or only picture, one architecture after the other."""
     device, device_line = choose_device(arguments.gpus)
+    allow_tf32(config.train.tf32)
     print(device_line)
     seeds = best_retrained(files) if arguments.best else exp_seeds(config, arguments.exp_ids or [0])
     tasks = configured_tasks(config)

@@ -28,6 +28,7 @@ from utils.devices import choose_device, seed_everything
 from utils.errors import exit_on_user_error
 from utils.interruption import Interruption
 from utils.logger import RunLogger
+from utils.precision import allow_tf32
 from utils.run_lock import locked
 
 TRAINING_SPLITS = ("train", "train1", "train2")
@@ -49,6 +50,7 @@ def main() -> None:
 def train(arguments: Namespace, config: TrainingConfig, files: RunFiles) -> None:
     """Begin a run, or go on with one, and see it through."""
     device, device_line = choose_device(arguments.gpus)
+    allow_tf32(config.train.tf32)
     seed = config.seed[0]
     seed_everything(seed)
     tasks = configured_tasks(config)

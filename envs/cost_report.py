@@ -25,7 +25,7 @@ def cost_report(net: MultiTaskNet, gates: Gates, example: Inputs) -> dict[str, A
         "relative_to_single_task": parameters and multiply-adds as shares of the full networks of their tasks.
     """
     # Whatever the `execution` of the run: what the release computes and multiplies by 0 is no cost of an architecture.
-    net = MultiTaskNet(net.backbone, net.policy, net.heads, run_shared_paths, net.task_bn)
+    net = MultiTaskNet(net.backbone, net.policy, net.heads, run_shared_paths, net.task_bn, net.precision)
     shadow = without_data(net)
     device = next(net.parameters()).device
     shapes, inputs = to_device(example, "meta"), to_device(example, device)

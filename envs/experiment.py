@@ -67,6 +67,8 @@ def configured_network(config: TestingConfig, tasks: Mapping[str, Task]) -> Mult
         init_neg_logits=config.init_neg_logits,
         skip_layer=config.skip_layer,
         execution=config.execution,
+        precision=config.train.precision,
+        checkpointing=config.train.checkpointing,
     )
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import torch
+from torch.amp import GradScaler
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -22,18 +24,24 @@ def _weight_groups(net: MultiTaskNet, heads_lr: float, backbone_lr: float) -> li
 
 def warm_up_optimiser(net: MultiTaskNet, heads_lr: float, backbone_lr: float) -> Adam:
     """For the weights in warm-up and retraining."""
-    return Adam(_weight_groups(net, heads_lr, backbone_lr), betas=(0.5, 0.999), weight_decay=WEIGHT_DECAY)
+    return Adam(_weight_groups(net, heads_lr, backbone_lr), betas=(0.5, 0.999), weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def weight_optimiser(net: MultiTaskNet, heads_lr: float, backbone_lr: float) -> SGD:
     """For the weights while the policy is learned."""
-    return SGD(_weight_groups(net, heads_lr, backbone_lr), momentum=0.9, weight_decay=WEIGHT_DECAY)
+    return SGD(_weight_groups(net, heads_lr, backbone_lr), momentum=0.9, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def policy_optimiser(net: MultiTaskNet, policy_lr: float) -> Adam:
     """For the logits."""
     groups = [{"name": "policy", "params": list(net.policy.parameters()), "lr": policy_lr}]
     return Adam(groups, weight_decay=5e-4)
+
+
+def loss_scaler(net: MultiTaskNet) -> GradScaler:
+    """What scales the loss, where small gradients would vanish in float16; in other precisions it does nothing."""
+    device = next(net.parameters()).device
+    return GradScaler(device.type, enabled=net.precision == torch.float16)
 
 
 def step_decay(optimiser: Optimizer, heads: Decay | None, backbone: Decay | None, steps: int = 0) -> LambdaLR:

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from envs.data import BatchStream
 from envs.losses import Batch
-from envs.optimisers import learning_rates, policy_optimiser, step_decay, weight_optimiser
+from envs.optimisers import learning_rates, loss_scaler, policy_optimiser, step_decay, weight_optimiser
 from envs.resuming import StoppedRun, restore
 from envs.run import Run, ScoredEvaluation
 from envs.step_reports import StepReports
@@ -92,6 +93,7 @@ class PolicyLearning(Training):
     weight_optimiser: Optimizer
     weight_decay: LRScheduler
     policy_optimiser: Optimizer
+    scaler: GradScaler
     weight_reports: StepReports
     policy_reports: StepReports
     progress: PolicyProgress
@@ -110,11 +112,12 @@ class PolicyLearning(Training):
             "weights": weight_optimiser(run.net, settings.heads_lr, settings.backbone_lr),
             "policy": policy_optimiser(run.net, settings.policy_lr),
         }
+        scaler = loss_scaler(run.net)
         reports = {kind: StepReports(run.logger, kind, settings.print_freq, run.loss_weights) for kind in optimisers}
         begin = {"temperature": settings.init_temp, "num_open": curriculum.num_open(0)}
         progress = PolicyProgress(iteration=warm_up_end(run), **begin)
         if stopped:
-            progress = restore(stopped, run, PolicyProgress, optimisers, reports)
+            progress = restore(stopped, run, PolicyProgress, optimisers, scaler, reports)
         decay = None
         if settings.policy_decay_lr_freq is not None:
             decay = (settings.policy_decay_lr_freq, settings.policy_decay_lr_rate)
@@ -125,6 +128,7 @@ class PolicyLearning(Training):
             optimisers["weights"],
             step_decay(optimisers["weights"], heads=decay, backbone=decay, steps=taken),
             optimisers["policy"],
+            scaler,
             reports["weights"],
             reports["policy"],
             progress,
@@ -134,6 +138,7 @@ class PolicyLearning(Training):
         """All that learning needs; `temp` is the release's name for the temperature."""
         return {
             "optimisers": {"weights": self.weight_optimiser.state_dict(), "policy": self.policy_optimiser.state_dict()},
+            "scaler": self.scaler.state_dict(),
             "reports": {"weights": self.weight_reports.unreported(), "policy": self.policy_reports.unreported()},
             "open_blocks": self.progress.num_open,
             "temp": self.progress.temperature,
@@ -202,7 +207,8 @@ def take_weight_steps(run: Run, learning: PolicyLearning, batches: BatchStream) 
 
     def step(batch: Batch) -> dict[str, Tensor]:
         gates = draw_constant_gates(policy, progress.temperature, progress.num_open, hard)
-        return weight_step(run.net, gates, batch, run.tasks, run.loss_weights, learning.weight_optimiser)
+        optimiser, scaler = learning.weight_optimiser, learning.scaler
+        return weight_step(run.net, gates, batch, run.tasks, run.loss_weights, optimiser, scaler)
 
     training_mode(run.net, run.fix_bn)
     for _ in period_iterations(run, learning, learning.weight_steps, "weights"):
@@ -224,8 +230,8 @@ def take_policy_steps(run: Run, learning: PolicyLearning, batches: BatchStream, 
     def step(batch: Batch) -> dict[str, Tensor]:
         gates = draw_gates(progress.temperature, progress.num_open)
         on_logits = regularisers(dict(policy.logits.items()), progress.num_open)
-        optimiser = learning.policy_optimiser
-        return policy_step(run.net, gates, batch, run.tasks, run.loss_weights, on_logits, optimiser)
+        optimiser, scaler = learning.policy_optimiser, learning.scaler
+        return policy_step(run.net, gates, batch, run.tasks, run.loss_weights, on_logits, optimiser, scaler)
 
     training_mode(run.net, run.fix_bn)
     for _ in period_iterations(run, learning, learning.weight_steps + learning.policy_steps, "policy"):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from envs.data import Data
@@ -46,6 +47,7 @@ class TrainingState(_Plain):
     iteration: NotNegative = Field(alias="iter")
     progress: dict[str, Any]
     optimisers: dict[str, dict[str, Any]]
+    scaler: dict[str, float | int] = {}
     reports: dict[str, UnreportedSteps]
     random_states: dict[str, Any]
     log_position: NotNegative
@@ -146,9 +148,10 @@ def restore(
     run: Run,
     progress: type[AnyProgress],
     optimisers: Mapping[str, Optimizer],
+    scaler: GradScaler,
     reports: Mapping[str, StepReports],
 ) -> AnyProgress:
-    """Put network, optimisers, reports and random states back; returns how far the run had come.
+    """Put network, optimisers, loss scale, reports and random states back; returns how far the run had come.
 
     Raises:
         UserError: the checkpoint holds something else than a run of this network.
@@ -159,6 +162,8 @@ def restore(
     try:
         for name, optimiser in optimisers.items():
             load_optimiser_state(optimiser, state.optimisers[name], path)
+        if state.scaler and scaler.is_enabled():  # the run may have had another precision until now
+            scaler.load_state_dict(state.scaler)
         for name, reported in reports.items():
             reported.restore(dict(state.reports[name]), device)
         restore_random_states(state.random_states)

@@ -20,6 +20,7 @@ CHANGEABLE = frozenset(
         "test.which_iter",
         "dataload.dataroot",
         "dataload.num_workers",
+        "dataload.cache",
         *(
             f"train.{key}"
             for key in (
@@ -44,6 +45,11 @@ CHANGEABLE = frozenset(
                 "eval_batches",
                 "save_freq",
                 "max_bad_steps",
+                "precision",
+                "tf32",
+                "compile",
+                "checkpointing",
+                "sync_bn",
                 "resume",
                 "retrain_resume",
                 "policy_iter",

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from envs.batches import inputs_of
@@ -13,6 +14,9 @@ from envs.tasks import Task
 from models.blocks import SharedBatchNorm
 from models.multitask import MultiTaskNet
 from models.shared_paths import Gates
+
+UNSCALED = GradScaler("cpu", enabled=False)
+"""For losses whose gradients need no scaling: in every precision but float16."""
 
 
 def task_losses(predictions: Mapping[str, Tensor], batch: Batch, tasks: Mapping[str, Task]) -> dict[str, Tensor]:
@@ -53,6 +57,7 @@ def weight_step(
     tasks: Mapping[str, Task],
     loss_weights: Mapping[str, float],
     optimiser: Optimizer,
+    scaler: GradScaler = UNSCALED,
 ) -> dict[str, Tensor]:
     """Update the weights under given gates: warm-up, weight steps of policy learning, retraining.
 
@@ -64,7 +69,7 @@ def weight_step(
     optimiser.zero_grad(set_to_none=True)
     with statistics_kept_from_bad_steps(net):
         losses = task_losses(net(inputs_of(batch), gates), batch, tasks)
-        return update(losses, loss_weights, optimiser)
+        return update(losses, loss_weights, optimiser, scaler)
 
 
 def policy_step(
@@ -75,6 +80,7 @@ def policy_step(
     loss_weights: Mapping[str, float],
     regularisers: Mapping[str, Tensor],
     optimiser: Optimizer,
+    scaler: GradScaler = UNSCALED,
 ) -> dict[str, Tensor]:
     """Update the logits through the gates that were drawn from them; the weights stay as they are.
 
@@ -89,22 +95,28 @@ def policy_step(
     optimiser.zero_grad(set_to_none=True)
     with statistics_kept_from_bad_steps(net), frozen(net.backbone, net.heads):
         losses = {**task_losses(net(inputs_of(batch), gates), batch, tasks), **regularisers}
-        return update(losses, loss_weights, optimiser)
+        return update(losses, loss_weights, optimiser, scaler)
 
 
-def update(losses: Mapping[str, Tensor], loss_weights: Mapping[str, float], optimiser: Optimizer) -> dict[str, Tensor]:
+def update(
+    losses: Mapping[str, Tensor], loss_weights: Mapping[str, float], optimiser: Optimizer, scaler: GradScaler
+) -> dict[str, Tensor]:
     """Minimise the weighted sum by one step; returns the losses and the sum as "total", detached.
 
-    Raises: `NotFinite`, before the optimiser is asked for anything.
+    Raises: `NotFinite`, before the optimiser is asked for anything; the next loss is scaled less.
     """
     total = weighted_sum(losses, loss_weights)
-    total.backward()
+    scaler.scale(total).backward()
+    scaler.unscale_(optimiser)
     detached = {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
     gradients = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
     # A sum is finite if all are, and much faster than a look at each; all in one tensor: a device is waited for once.
-    if not torch.stack([value.sum() for value in (*detached.values(), *gradients)]).isfinite().all():
+    finite = torch.stack([value.sum() for value in (*detached.values(), *gradients)]).isfinite().all()
+    if finite:
+        scaler.step(optimiser)
+    scaler.update()
+    if not finite:
         raise NotFinite([name for name, loss in detached.items() if not loss.isfinite()] or ["gradient"])
-    optimiser.step()
     return detached
 
 

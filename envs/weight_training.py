@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from envs.optimisers import learning_rates, step_decay, warm_up_optimiser
+from envs.optimisers import learning_rates, loss_scaler, step_decay, warm_up_optimiser
 from envs.resuming import StoppedRun, restore
 from envs.run import Run
 from envs.step_reports import StepReports
@@ -29,6 +30,7 @@ class WeightTraining(Training):
     gates: HardGates
     optimiser: Optimizer
     decay: LRScheduler
+    scaler: GradScaler
     reports: StepReports
     progress: Progress
 
@@ -41,19 +43,21 @@ class WeightTraining(Training):
         """
         settings = run.settings
         optimiser = warm_up_optimiser(run.net, settings.heads_lr, settings.backbone_lr)
+        scaler = loss_scaler(run.net)
         reports = StepReports(run.logger, "weights", settings.print_freq, run.loss_weights)
         progress = Progress()
         if stopped:
             refuse_other_gates(stopped, gates)
-            progress = restore(stopped, run, Progress, {"weights": optimiser}, {"weights": reports})
+            progress = restore(stopped, run, Progress, {"weights": optimiser}, scaler, {"weights": reports})
         backbone_decay = (settings.decay_lr_freq, settings.decay_lr_rate)
         decay = step_decay(optimiser, settings.heads_decay_lr, backbone_decay, progress.iteration)
-        return cls(phase, gates, optimiser, decay, reports, progress)
+        return cls(phase, gates, optimiser, decay, scaler, reports, progress)
 
     def state(self, run: Run) -> dict[str, Any]:
         """Gates and all that training needs; `temp` is the release's name for the temperature."""
         return {
             "optimisers": {"weights": self.optimiser.state_dict()},
+            "scaler": self.scaler.state_dict(),
             "reports": {"weights": self.reports.unreported()},
             "gates": self.gates,
             "temp": run.settings.init_temp,
@@ -85,6 +89,7 @@ def train_weights(run: Run, training: WeightTraining, until: int, title: str, ke
         tasks=run.tasks,
         loss_weights=run.loss_weights,
         optimiser=training.optimiser,
+        scaler=training.scaler,
     )
     training_mode(run.net, run.fix_bn)
     with saved_when_interrupted(run, training):

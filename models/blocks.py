@@ -6,10 +6,9 @@ here a computation that tasks share must move them as far. And with `task_bn` ev
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,6 +38,14 @@ class Turns:
         """
         own, later = (momentum * sum((1 - momentum) ** turn for turn in turns) for turns in (self.own, self.later))
         return own / (1 - later)
+
+    def alone(self) -> "Turns":
+        """These turns where no other computation updates the same averages."""
+        return replace(self, own=(0,) * len(self.own), later=())
+
+    def again(self) -> "Turns":
+        """For computing again what these turns stood for: the averages do not move once more."""
+        return replace(self, own=(), later=())
 
 
 ONE_TURN = Turns()
@@ -82,7 +89,7 @@ class TaskBatchNorm(nn.Module):
     def forward(self, x: Tensor, turns: Turns) -> Tensor:
         """Normalise `x` [N, C, ...] by the statistics, scale and shift of the one task whose turn it is."""
         (task,) = turns.tasks
-        return self.norms[task](x)
+        return self.norms[task](x, turns.alone())
 
 
 Norm = Callable[[int], nn.Module]
@@ -183,4 +190,4 @@ class GatedBlock(nn.Module):
 
     def execute(self, x: Tensor, skipped: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """The block's output for tasks that execute it, given `skipped = skip(x)`."""
-        return torch.relu(skipped + self.residual(x, turns))
+        return F.relu(skipped + self.residual(x, turns), inplace=True)

@@ -1,7 +1,11 @@
 """What turns a task's features into its prediction."""
 
-import torch.nn.functional as F
+from collections.abc import Callable
+
 from torch import Tensor, nn
+
+from models.convolutions import DilatedConv, PointwiseConv
+from models.dropout import ReluDropout
 
 
 class ASPPBranch(nn.Module):
@@ -9,29 +13,45 @@ class ASPPBranch(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, width: int, dilation: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, padding=dilation, dilation=dilation)
-        self.conv2 = nn.Conv2d(width, width, 1)
-        self.conv3 = nn.Conv2d(width, out_channels, 1)
-        self.dropout = nn.Dropout(0.5)
+        self.conv1 = DilatedConv(in_channels, width, dilation)
+        self.conv2 = PointwiseConv(width, width)
+        self.conv3 = PointwiseConv(width, out_channels)
+        self.relu_dropout = ReluDropout()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, h, w] -> [N, out_channels, h, w]."""
-        x = self.dropout(F.relu(self.conv1(x), inplace=True))
-        x = self.dropout(F.relu(self.conv2(x), inplace=True))
+        x = self.relu_dropout(self.conv1(x))
+        x = self.relu_dropout(self.conv2(x))
         return self.conv3(x)
 
 
+def run_plainly(module: nn.Module, x: Tensor) -> Tensor:
+    """`module(x)`."""
+    return module(x)
+
+
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: the sum of four branches of dilation 6, 12, 18 and 24."""
+    """Atrous spatial pyramid pooling: the sum of four branches of dilation 6, 12, 18 and 24.
+
+    Args:
+        run_branch: how a branch is run on its input.
+    """
 
     dilations = (6, 12, 18, 24)
 
-    def __init__(self, in_channels: int, out_channels: int, width: int = 1024) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        width: int = 1024,
+        run_branch: Callable[[nn.Module, Tensor], Tensor] = run_plainly,
+    ) -> None:
         super().__init__()
+        self.run_branch = run_branch
         self.branches = nn.ModuleList(
             ASPPBranch(in_channels, out_channels, width, dilation) for dilation in self.dilations
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [N, in_channels, h, w] -> prediction [N, out_channels, h, w]."""
-        return sum(branch(x) for branch in self.branches)
+        return sum(self.run_branch(branch, x) for branch in self.branches)

@@ -1,19 +1,20 @@
 """The multi-task network: one backbone, one policy, one head per task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
-from models.blocks import GatedBlock, SharedBatchNorm, TaskBatchNorm, take_turns
-from models.heads import ASPP
+from models.blocks import SharedBatchNorm, TaskBatchNorm, take_turns
+from models.checkpointing import checkpoint_blocks, run_checkpointed
+from models.heads import ASPP, run_plainly
 from models.policy import Policy
 from models.resnet import ClassificationResNet, DilatedResNet, ResNet
-from models.shared_paths import Gates, group_by_tensor, run_shared_paths
+from models.shared_paths import Gates, RunPaths, group_by_tensor, run_shared_paths
 from models.task_by_task import run_task_by_task
 from models.text_cnn import TextCNN
-
-RunPaths = Callable[[Sequence[GatedBlock], dict[str, Tensor], Gates], dict[str, Tensor]]
+from utils.precision import PRECISIONS, computing_in
 
 EXECUTIONS: dict[str, RunPaths] = {"shared": run_shared_paths, "task_by_task": run_task_by_task}
 """`execution` of the configuration -> how the paths are run."""
@@ -23,7 +24,13 @@ Inputs = Tensor | dict[str, Tensor]
 
 
 class MultiTaskNet(nn.Module):
-    """Images or texts -> {task: prediction}, every task on its own path through the shared blocks."""
+    """Images or texts -> {task: prediction}, every task on its own path through the shared blocks.
+
+    Args:
+        run_paths: how the paths are run.
+        task_bn: whether every task has BatchNorms of its own.
+        precision: what convolutions and matrix products work on.
+    """
 
     def __init__(
         self,
@@ -32,10 +39,12 @@ class MultiTaskNet(nn.Module):
         heads: Mapping[str, nn.Module],
         run_paths: RunPaths = run_shared_paths,
         task_bn: bool = False,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.run_paths = run_paths
         self.task_bn = task_bn
+        self.precision = precision
         self.backbone = backbone
         self.policy = policy
         self.heads = nn.ModuleDict(heads)
@@ -54,11 +63,13 @@ class MultiTaskNet(nn.Module):
 
         Returns:
             task -> dense tasks: [N, num_outputs, h, w] with h = floor(ceil(H / 2) / 4) + 1, about H / 8, and w
-            likewise; classification: [N, num_outputs].
+            likewise; classification: [N, num_outputs]. Never of less precision than float32.
         """
         own = {task: inputs if isinstance(inputs, Tensor) else inputs[task] for task in gates}
-        features = self.run_paths(self.backbone.blocks, self._run_stem(own), gates)
-        return {task: self.heads[task](self.backbone.summarise(features[task], own[task])) for task in gates}
+        with computing_in(self.precision, next(iter(own.values())).device):
+            features = self.run_paths(self.backbone.blocks, self._run_stem(own), gates)
+            predictions = {task: self.heads[task](self.backbone.summarise(features[task], own[task])) for task in gates}
+        return {task: p.to(torch.promote_types(p.dtype, torch.float32)) for task, p in predictions.items()}
 
     def _run_stem(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The stem's features of every task; tasks with a common input have them in common."""
@@ -83,8 +94,10 @@ def build_network(
     init_neg_logits: float | None = None,
     skip_layer: int = 0,
     execution: str = "shared",
+    precision: str = "fp32",
+    checkpointing: bool = False,
 ) -> MultiTaskNet:
-    """A network, freshly initialised from torch's global generator.
+    """A network, freshly initialised from torch's global generator, in channels-last memory.
 
     Args:
         backbone: a name in the `LAYOUTS` of `models.resnet`, for texts of `models.text_cnn`.
@@ -93,6 +106,8 @@ def build_network(
         head_width: hidden channels of a dense task's head.
         num_words: size of the vocabulary, for texts.
         task_bn: BatchNorms of its own for every task.
+        precision: a name in `PRECISIONS`.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
     """
     tasks = tuple(num_outputs)
     norm = partial(TaskBatchNorm, tasks=tasks) if task_bn else SharedBatchNorm
@@ -101,8 +116,13 @@ def build_network(
         "classification": partial(ClassificationResNet, backbone, backbone_width, norm),
         "text": partial(TextCNN, backbone, num_words, backbone_width, norm=norm),
     }
-    make_head = partial(ASPP, width=head_width) if kind == "dense" else nn.Linear
+    run_paths, run_branch = EXECUTIONS[execution], run_plainly
+    if checkpointing:
+        run_paths, run_branch = checkpoint_blocks(run_paths), run_checkpointed
+    make_head = partial(ASPP, width=head_width, run_branch=run_branch) if kind == "dense" else nn.Linear
     trunk = trunks[kind]()
     policy = Policy(tasks, len(trunk.blocks), init_method, init_neg_logits, skip_layer)
     heads = {task: make_head(trunk.out_channels, outputs) for task, outputs in num_outputs.items()}
-    return MultiTaskNet(trunk, policy, heads, EXECUTIONS[execution], task_bn)
+    net = MultiTaskNet(trunk, policy, heads, run_paths, task_bn, PRECISIONS[precision])
+    # The order of memory in which convolutions of CPUs and GPUs are fastest.
+    return net.to(memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ common, `skip(x)` and `execute(x)`, is computed once, and `execute(x)` not at al
 The result equals running the network once per task, BatchNorm statistics included.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ Gates = dict[str, Sequence[Gate]]
 
 HardGates = dict[str, list[int]]
 """Gates of 1 and 0 only: an architecture."""
+
+RunPaths = Callable[[Sequence[GatedBlock], dict[str, Tensor], Gates], dict[str, Tensor]]
+"""(blocks, what each task's path starts from, gates) -> each task's features after all blocks."""
 
 Group = tuple[Tensor, list[str]]
 """A tensor and the tasks that have it in common."""
@@ -93,7 +96,7 @@ def split_group(
         if executing:
             parts.append((executed, executing))
         for task in mixing:
-            parts.append((gates[task] * executed + (1 - gates[task]) * skipped, [task]))
+            parts.append((torch.lerp(skipped, executed, gates[task].to(executed.dtype)), [task]))
     return parts
 
 

@@ -198,6 +198,11 @@ def load_optimiser_state(optimiser: Optimizer, state: dict[str, Any], source: st
             "set backbone, tasks, tasks_num_class and widths as they were when it was written."
         )
     optimiser.load_state_dict({"state": kept, "param_groups": optimiser.state_dict()["param_groups"]})
+    for parameter, entries in optimiser.state.items():
+        for name, entry in entries.items():
+            if isinstance(entry, Tensor) and entry.shape == parameter.shape:
+                # Fused optimisers go through the memory of parameter and moments side by side.
+                entries[name] = torch.empty_like(parameter).copy_(entry)
 
 
 def _misfits(optimiser: Optimizer, kept: dict[Any, Any]) -> Iterator[str]:

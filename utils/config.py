@@ -141,6 +141,11 @@ class PartialTrainSection(Section):
     init_method: Literal["equal", "random", "all_chosen"] = "equal"  # initial logits
     hard_sampling: bool = False  # straight-through one-hot gates instead of soft ones
     eval_batches: Count | None = 11  # batches of an evaluation while training; null: the whole split
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the network; losses, metrics and weights stay fp32
+    tf32: bool = False  # GPUs: let fp32 convolutions and products round their factors to 10 bits
+    compile: bool = False  # compile blocks and heads with torch.compile
+    checkpointing: bool = False  # compute activations again in the backward pass instead of keeping them
+    sync_bn: bool = True  # several processes: BatchNorm statistics of the whole batch, as one process has them
 
 
 class TrainSection(PartialTrainSection):
@@ -215,6 +220,7 @@ class DataloadSection(Section):
     augmentation: Literal["release", "geometric"] = "release"  # geometric: depth and normals follow scale and mirror
     validation: Literal["test", "held_out"] = "test"  # what chooses `best`; test is the release's protocol
     num_workers: NotNegative = 2
+    cache: Text | None = None  # folder in which decoded samples are kept; null: decode them each time
 
 
 class TestingConfig(Section):

