@@ -1,0 +1,79 @@
+"""A network for inference under fixed gates: the same predictions with less to compute.
+
+BatchNorms become part of the convolutions before them, blocks that no task executes are dropped, and on the CPU the
+wide 3x3 convolutions are Winograd's. Predictions differ by rounding alone, some 1e-5 of the largest.
+"""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+from models.blocks import ONE_TURN, SharedBatchNorm, Turns
+from models.multitask import MultiTaskNet
+from models.shared_paths import HardGates
+from models.winograd import WinogradConv, is_winograd_faster
+
+
+def prepare_for_inference(net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
+    """A copy of the network to be called with these gates, or those of some of the tasks, in evaluation mode."""
+    prepared = deepcopy(net).eval().requires_grad_(False)
+    drop_dead_blocks(prepared, gates)
+    fold_batch_norms(prepared)
+    if net.precision == torch.float32 and next(net.parameters()).device.type == "cpu":
+        use_winograd(prepared)
+    return prepared
+
+
+def drop_dead_blocks(net: MultiTaskNet, gates: HardGates) -> None:
+    """Remove the residual branches that no task executes."""
+    for block, of_tasks in zip(net.backbone.blocks, zip(*gates.values(), strict=True), strict=True):
+        if not any(of_tasks):
+            del block.residual
+
+
+class Folded(nn.Module):
+    """Where a BatchNorm was that is part of the convolution before it now."""
+
+    def forward(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
+        """The same tensor."""
+        return x
+
+
+def fold_batch_norms(net: nn.Module) -> None:
+    """Scale and shift the convolutions' outputs by their weights; `conv2` is followed by `bn2`, and so on.
+
+    BatchNorms of single tasks (`task_bn`) stay: the convolution is of all.
+    """
+    for module in list(net.modules()):
+        for name, norm in list(module.named_children()):
+            if isinstance(norm, SharedBatchNorm) and name.startswith("bn"):
+                conv = name.replace("bn", "conv")
+                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), norm))
+                setattr(module, name, Folded())
+
+
+class FasterConv(nn.Module):
+    """A convolution, and its Winograd form once an input has a size at which that has less to do."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.winograd: WinogradConv | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I, H, W] -> [N, O, H, W]."""
+        if not is_winograd_faster(self.conv, *x.shape[2:]):
+            return self.conv(x)
+        if self.winograd is None:
+            self.winograd = WinogradConv(self.conv)  # its kernels take four times the memory: only where it is used
+        return self.winograd(x)
+
+
+def use_winograd(net: nn.Module) -> None:
+    """Let every 3x3 convolution that keeps the size be Winograd's where that pays."""
+    for module in list(net.modules()):
+        for name, conv in list(module.named_children()):
+            if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and conv.stride == (1, 1):
+                setattr(module, name, FasterConv(conv))

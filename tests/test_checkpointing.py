@@ -1,0 +1,73 @@
+"""Activation checkpointing: the same results, and less is kept for the backward pass."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.multitask import MultiTaskNet, build_network
+from models.shared_paths import Gates
+
+SOFT = {"seg": [1, 1, 1, 0, 1, torch.tensor(0.3), torch.tensor(0.6), torch.tensor(0.9)]}
+HARD = {"depth": [1, 0, 1, 1, 0, 0, 1, 1]}
+
+
+def network(checkpointing: bool, task_bn: bool = False, kind: str = "dense") -> MultiTaskNet:
+    torch.manual_seed(0)
+    net = build_network(
+        backbone="VDCNN17" if kind == "text" else "ResNet18",
+        kind=kind,
+        num_outputs={"seg": 4, "depth": 1},
+        backbone_width=8,
+        head_width=16,
+        num_words=30,
+        task_bn=task_bn,
+        checkpointing=checkpointing,
+    )
+    return net.train()
+
+
+def step(net: MultiTaskNet, inputs: Tensor, gates: Gates) -> dict[str, Tensor]:
+    """Predictions, then all gradients and all statistics after a backward pass."""
+    torch.manual_seed(7)
+    predictions = net(inputs, gates)
+    sum(prediction.square().sum() for prediction in predictions.values()).backward()
+    gradients = {f"gradient of {name}": p.grad for name, p in net.named_parameters() if p.grad is not None}
+    return {**predictions, **gradients, **dict(net.named_buffers())}
+
+
+@pytest.mark.parametrize(("kind", "task_bn"), [("dense", False), ("classification", True), ("text", False)])
+def test_predictions_gradients_and_statistics_are_the_same_to_the_last_bit(kind: str, task_bn: bool) -> None:
+    torch.manual_seed(1)
+    inputs = torch.randint(30, (2, 16)) if kind == "text" else torch.randn(2, 3, 64, 64)
+    plain, checkpointed = (step(network(saves, task_bn, kind), inputs, SOFT | HARD) for saves in (False, True))
+    assert plain.keys() == checkpointed.keys()
+    assert all(torch.equal(plain[name], checkpointed[name]) for name in plain)
+    assert any("num_batches_tracked" in name and (value > 0).all() for name, value in plain.items())
+
+
+def kept_bytes(net: MultiTaskNet, image: Tensor) -> int:
+    """What autograd keeps for the backward pass, weights included, each memory once."""
+    kept: dict[int, int] = {}
+
+    def remember(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        predictions = net(image, SOFT | HARD)
+    del predictions
+    return sum(kept.values())
+
+
+def test_less_is_kept_for_the_backward_pass() -> None:
+    image = torch.randn(4, 3, 128, 128)
+    plain, checkpointed = (kept_bytes(network(saves), image) for saves in (False, True))
+    assert checkpointed < plain / 2
+
+
+def test_nothing_is_computed_twice_where_no_gradient_is_wanted() -> None:
+    net = network(checkpointing=True)
+    with torch.no_grad():
+        before = net.backbone.stem.bn.num_batches_tracked.item()
+        net(torch.randn(2, 3, 64, 64), HARD)
+    assert net.backbone.stem.bn.num_batches_tracked.item() == before + 1

@@ -1,0 +1,88 @@
+"""The heads' convolutions equal PyTorch's, in values and gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.convolutions import DilatedConv, PointwiseConv
+from models.winograd import WinogradConv, is_winograd_faster, needed_taps
+
+SIZES_AND_DILATIONS = [(9, 7, 2), (9, 7, 6), (5, 6, 12), (1, 8, 3)]
+"""Taps that see something everywhere, at some places, and nowhere; maps that a tile does not fit."""
+
+
+def inputs(height: int, width: int) -> Tensor:
+    return torch.randn(2, 4, height, width, dtype=torch.float64, requires_grad=True)
+
+
+def gradients(output: Tensor, of: list[Tensor]) -> tuple[Tensor, ...]:
+    torch.manual_seed(1)
+    return torch.autograd.grad(output, of, torch.randn(output.shape, dtype=output.dtype))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("height", "width", "dilation"), SIZES_AND_DILATIONS)
+def test_a_dilated_convolution_has_the_librarys_gradients(
+    height: int, width: int, dilation: int, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    conv = DilatedConv(4, 5, dilation).double().to(memory_format=layout)
+    x = inputs(height, width)
+    seen = x.to(memory_format=layout)
+    expected = F.conv2d(seen, conv.weight, conv.bias, padding=dilation, dilation=dilation)
+    assert torch.equal(conv(seen), expected)
+    of = [x, conv.weight, conv.bias]
+    for ours, librarys in zip(gradients(conv(seen), of), gradients(expected, of), strict=True):
+        torch.testing.assert_close(ours, librarys, rtol=0, atol=1e-12)
+
+
+def test_frozen_weights_still_pass_a_gradient_to_the_input() -> None:
+    conv, x = DilatedConv(4, 5, 2).double().requires_grad_(False), inputs(6, 6)
+    expected = F.conv2d(x, conv.weight, conv.bias, padding=2, dilation=2)
+    torch.testing.assert_close(gradients(conv(x), [x])[0], gradients(expected, [x])[0])
+
+
+def test_a_pointwise_convolution_is_the_librarys() -> None:
+    torch.manual_seed(0)
+    conv, x = PointwiseConv(4, 3).double(), inputs(5, 6)
+    of = [x, conv.weight, conv.bias]
+    expected = F.conv2d(x, conv.weight, conv.bias)
+    torch.testing.assert_close(conv(x), expected)
+    for ours, librarys in zip(gradients(conv(x), of), gradients(expected, of), strict=True):
+        torch.testing.assert_close(ours, librarys)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("height", "width", "dilation"), [*SIZES_AND_DILATIONS, (17, 30, 1), (29, 21, 4)])
+def test_winograds_convolution_is_the_librarys(height: int, width: int, dilation: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(4, 5, 3, padding=dilation, dilation=dilation, bias=bias).double()
+    x = inputs(height, width)
+    torch.testing.assert_close(WinogradConv(conv)(x), conv(x), rtol=0, atol=1e-12)
+
+
+def test_winograds_convolution_is_exact_to_a_few_digits_less_in_float32() -> None:
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(256, 64, 3, padding=2, dilation=2, bias=False)
+    x = torch.randn(1, 256, 24, 24).relu()
+    exact = conv.double()(x.double())
+    fast = WinogradConv(conv.float())(x)
+    assert 1e-8 < (fast - exact).abs().max() / exact.abs().max() < 3e-5
+
+
+def test_needed_taps_are_those_that_see_no_padding() -> None:
+    for length, dilation in ((7, 2), (5, 4), (5, 9), (1, 1)):
+        ones = torch.ones(1, 1, length)
+        seen = F.conv1d(ones, torch.ones(1, 1, 3), padding=dilation, dilation=dilation)
+        assert needed_taps(length, dilation) == int(seen.sum())
+
+
+def test_winograd_is_for_many_channels_and_maps_that_are_large_for_the_dilation() -> None:
+    def faster(channels: int, dilation: int, size: int) -> bool:
+        conv = torch.nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        return is_winograd_faster(conv, size, size)
+
+    assert faster(512, dilation=4, size=64)
+    assert not faster(16, dilation=4, size=64)
+    assert not faster(512, dilation=24, size=29)

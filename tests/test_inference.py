@@ -1,0 +1,94 @@
+"""Networks prepared for inference predict what the network itself does, with less."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.blocks import SharedBatchNorm
+from models.inference import FasterConv, prepare_for_inference
+from models.multitask import MultiTaskNet, build_network
+from models.winograd import WinogradConv
+from tests.parity_inputs import seeded
+from utils.precision import PRECISIONS
+
+GATES = {"seg": [1, 0, 0, 1, 0, 1, 1, 0], "depth": [1, 1, 0, 0, 0, 1, 0, 1]}
+"""Blocks 2 and 4 (a stage's first), counted from 0, are dead."""
+
+
+def network(kind: str = "dense", width: int = 8, task_bn: bool = False, precision: str = "fp32") -> MultiTaskNet:
+    net = build_network(
+        backbone="VDCNN17" if kind == "text" else "ResNet18",
+        kind=kind,
+        num_outputs={"seg": 5, "depth": 1},
+        backbone_width=width,
+        head_width=16,
+        num_words=30,
+        task_bn=task_bn,
+        precision=precision,
+    )
+    net.load_state_dict({key: torch.from_numpy(seeded(key, value.shape)) for key, value in net.state_dict().items()})
+    return net
+
+
+def inputs(kind: str) -> Tensor:
+    torch.manual_seed(0)
+    return torch.randint(1, 30, (2, 32)) if kind == "text" else 50 * torch.randn(2, 3, 96, 128)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task_bn"), [("dense", False), ("classification", False), ("classification", True), ("text", False)]
+)
+@torch.inference_mode()
+def test_predictions_are_the_networks_own(kind: str, task_bn: bool) -> None:
+    net, seen = network(kind, task_bn=task_bn).eval(), inputs(kind)
+    expected, prepared = net(seen, GATES), prepare_for_inference(net, GATES)
+    for gates in (GATES, {"depth": GATES["depth"]}):
+        predictions = prepared(seen, gates)
+        assert predictions.keys() == gates.keys()
+        for task, prediction in predictions.items():
+            assert (prediction - expected[task]).abs().max() < 1e-5 * expected[task].abs().max()
+
+
+def test_batch_norms_and_dead_blocks_are_gone_and_the_network_is_as_it_was() -> None:
+    net = network()
+    before, training = {key: value.clone() for key, value in net.state_dict().items()}, net.training
+    prepared = prepare_for_inference(net, GATES)
+    assert not any(isinstance(module, SharedBatchNorm) for module in prepared.modules())
+    assert [index for index, block in enumerate(prepared.backbone.blocks) if not hasattr(block, "residual")] == [2, 4]
+    assert net.training == training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+@torch.inference_mode()
+def test_wide_convolutions_become_winograds_on_maps_of_a_size_that_pays() -> None:
+    net = network(width=64).eval()
+    prepared = prepare_for_inference(net, GATES)
+    seen = inputs("dense")
+    expected, predictions = net(seen, GATES), prepared(seen, GATES)
+    used = [module for module in prepared.modules() if isinstance(module, WinogradConv)]
+    convolutions = [module for module in prepared.modules() if isinstance(module, FasterConv)]
+    assert 0 < len(used) < len(convolutions)
+    for task, prediction in predictions.items():
+        assert (prediction - expected[task]).abs().max() < 1e-4 * expected[task].abs().max()
+
+
+@torch.inference_mode()
+def test_bf16_stays_bf16_and_close() -> None:
+    net, seen = network(precision="bf16").eval(), inputs("dense")
+    prepared = prepare_for_inference(net, GATES)
+    assert prepared.precision == PRECISIONS["bf16"]
+    exact = network().eval()(seen, GATES)
+    for task, prediction in prepared(seen, GATES).items():
+        assert 1e-4 < (prediction - exact[task]).abs().max() / exact[task].abs().max() < 2e-2
+
+
+def test_a_block_that_was_dropped_cannot_be_run() -> None:
+    prepared = prepare_for_inference(network(), GATES)
+    with pytest.raises(AttributeError), torch.no_grad():
+        prepared(inputs("dense"), {"seg": [1] * 8})
+
+
+def test_what_is_prepared_learns_nothing() -> None:
+    prepared = prepare_for_inference(network(), GATES)
+    assert not prepared.training
+    assert not any(parameter.requires_grad for parameter in prepared.parameters())
