@@ -1,0 +1,25 @@
+"""What becomes of memory that tensors on the CPU no longer need."""
+
+import ctypes
+import ctypes.util
+import platform
+
+M_MMAP_THRESHOLD = -3
+"""glibc's name of the size from which on a piece of memory is the system's own, and goes back to it when freed."""
+
+LARGE = 256 * 1024
+"""Bytes; all that counts among activations is larger."""
+
+
+def give_back_what_is_freed() -> bool:
+    """Let glibc return large tensors' memory to the system when they are freed; elsewhere nothing changes.
+
+    It would keep the memory in a heap, where what is too small for the next tensor stays unused: a quarter of what
+    training takes. Giving back costs a few per cent of the time.
+
+    Returns: whether this is glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(ctypes.util.find_library("c"))
+    return libc.mallopt(M_MMAP_THRESHOLD, LARGE) == 1
