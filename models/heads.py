@@ -1,4 +1,7 @@
-"""What turns a task's features into its prediction."""
+"""What turns a task's features into its prediction.
+
+The last layer costs little and decides: it is computed in full precision, whatever the rest of the network is.
+"""
 
 from collections.abc import Callable
 
@@ -6,6 +9,7 @@ from torch import Tensor, nn
 
 from models.convolutions import DilatedConv, PointwiseConv
 from models.dropout import ReluDropout
+from utils.precision import in_full_precision
 
 
 class ASPPBranch(nn.Module):
@@ -22,7 +26,8 @@ class ASPPBranch(nn.Module):
         """[N, in_channels, h, w] -> [N, out_channels, h, w]."""
         x = self.relu_dropout(self.conv1(x))
         x = self.relu_dropout(self.conv2(x))
-        return self.conv3(x)
+        with in_full_precision(x.device):
+            return self.conv3(x.to(self.conv3.weight.dtype))
 
 
 def run_plainly(module: nn.Module, x: Tensor) -> Tensor:
@@ -55,3 +60,12 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features [N, in_channels, h, w] -> prediction [N, out_channels, h, w]."""
         return sum(self.run_branch(branch, x) for branch in self.branches)
+
+
+class LinearHead(nn.Linear):
+    """One linear layer: classes of whole images, or of texts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [N, in_features] -> logits [N, out_features]."""
+        with in_full_precision(x.device):
+            return super().forward(x.to(self.weight.dtype))

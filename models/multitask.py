@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.blocks import SharedBatchNorm, TaskBatchNorm, take_turns
 from models.checkpointing import checkpoint_blocks, run_checkpointed
-from models.heads import ASPP, run_plainly
+from models.heads import ASPP, LinearHead, run_plainly
 from models.policy import Policy
 from models.resnet import ClassificationResNet, DilatedResNet, ResNet
 from models.shared_paths import Gates, RunPaths, group_by_tensor, run_shared_paths
@@ -119,7 +119,7 @@ def build_network(
     run_paths, run_branch = EXECUTIONS[execution], run_plainly
     if checkpointing:
         run_paths, run_branch = checkpoint_blocks(run_paths), run_checkpointed
-    make_head = partial(ASPP, width=head_width, run_branch=run_branch) if kind == "dense" else nn.Linear
+    make_head = partial(ASPP, width=head_width, run_branch=run_branch) if kind == "dense" else LinearHead
     trunk = trunks[kind]()
     policy = Policy(tasks, len(trunk.blocks), init_method, init_neg_logits, skip_layer)
     heads = {task: make_head(trunk.out_channels, outputs) for task, outputs in num_outputs.items()}

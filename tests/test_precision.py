@@ -39,6 +39,16 @@ def test_predictions_are_float32_and_close_to_those_of_fp32(precision: str, digi
         assert 0 < difference < digits
 
 
+@pytest.mark.parametrize("kind", ["dense", "classification"])
+def test_the_last_layer_is_not_rounded(kind: str) -> None:
+    torch.manual_seed(0)
+    net = build_network(
+        backbone="ResNet18", kind=kind, num_outputs={"a": 3}, backbone_width=8, head_width=16, precision="bf16"
+    )
+    prediction = net.eval()(IMAGE, {"a": [1] * 8})["a"]
+    assert not torch.equal(prediction, prediction.bfloat16().float())
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_weights_and_their_gradients_stay_float32(precision: str) -> None:
     net = network(precision)

@@ -18,6 +18,11 @@ def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContex
     return torch.autocast(device.type, precision)
 
 
+def in_full_precision(device: torch.device) -> AbstractContextManager:
+    """Inside of `computing_in`: let all be computed in the precision that it comes in."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def allow_tf32(allowed: bool) -> None:
     """Whether GPUs may round the factors of float32 convolutions and products to 10 bits, for speed."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
