@@ -43,8 +43,9 @@ OUTPUT_TRANSFORM = (
     (0, 1, -1, 8, -8, 1),
 )
 
-COST_OF_AN_ELEMENT = 100
-"""What transforming one number costs, in multiply-adds of a matrix product, which memory does not hold up."""
+COST_OF_TRANSFORMING = 100
+COST_OF_READING = 30
+"""Of a number that is transformed, and of a weight that is read, in multiply-adds: those wait for no memory."""
 
 
 def both_axes(transform: tuple[tuple[float, ...], ...]) -> Tensor:
@@ -112,10 +113,12 @@ def is_winograd_faster(conv: nn.Conv2d, height: int, width: int) -> bool:
     The convolution leaves out what is padding; tiles reach beyond the end. Both depend on the dilation.
     """
     (dilation, _), (in_channels, out_channels) = conv.dilation, (conv.in_channels, conv.out_channels)
-    direct = needed_taps(height, dilation) * needed_taps(width, dilation) * in_channels * out_channels
+    products = in_channels * out_channels
     windows = num_tiles(height, dilation) * num_tiles(width, dilation) * (dilation * WINDOW) ** 2
-    elements = in_channels + out_channels
-    return windows * (in_channels * out_channels + COST_OF_AN_ELEMENT * elements) < direct
+    transforms = windows * (in_channels + out_channels) * COST_OF_TRANSFORMING
+    ours = windows * products + transforms + WINDOW**2 * products * COST_OF_READING
+    direct = needed_taps(height, dilation) * needed_taps(width, dilation) * products + 9 * products * COST_OF_READING
+    return ours < 0.9 * direct  # the estimate is a rough one
 
 
 def needed_taps(length: int, dilation: int) -> int:
