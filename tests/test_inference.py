@@ -63,7 +63,7 @@ def test_batch_norms_and_dead_blocks_are_gone_and_the_network_is_as_it_was() -> 
 def test_wide_convolutions_become_winograds_on_maps_of_a_size_that_pays() -> None:
     net = network(width=64).eval()
     prepared = prepare_for_inference(net, GATES)
-    seen = inputs("dense")
+    seen = 50 * torch.randn(1, 3, 224, 224)
     expected, predictions = net(seen, GATES), prepared(seen, GATES)
     used = [module for module in prepared.modules() if isinstance(module, WinogradConv)]
     convolutions = [module for module in prepared.modules() if isinstance(module, FasterConv)]
