@@ -1,7 +1,8 @@
 """A network for inference under fixed gates: the same predictions with less to compute.
 
 BatchNorms become part of the convolutions before them, blocks that no task executes are dropped, and on the CPU the
-wide 3x3 convolutions are Winograd's. Predictions differ by rounding alone, some 1e-5 of the largest.
+wide 3x3 convolutions are Winograd's. Tasks with inputs of their own go through a block as one batch. Predictions differ
+by rounding alone, some 1e-5 of the largest.
 """
 
 from copy import deepcopy
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from models.batched_paths import run_batched_paths
 from models.blocks import ONE_TURN, SharedBatchNorm, Turns
 from models.multitask import MultiTaskNet
 from models.shared_paths import HardGates
@@ -21,6 +23,8 @@ def prepare_for_inference(net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
     prepared = deepcopy(net).eval().requires_grad_(False)
     drop_dead_blocks(prepared, gates)
     fold_batch_norms(prepared)
+    if not net.task_bn:
+        prepared.run_paths = run_batched_paths
     if net.precision == torch.float32 and next(net.parameters()).device.type == "cpu":
         use_winograd(prepared)
     return prepared

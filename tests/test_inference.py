@@ -49,6 +49,24 @@ def test_predictions_are_the_networks_own(kind: str, task_bn: bool) -> None:
             assert (prediction - expected[task]).abs().max() < 1e-5 * expected[task].abs().max()
 
 
+@pytest.mark.parametrize("kind", ["classification", "text"])
+@torch.inference_mode()
+def test_tasks_with_inputs_of_their_own_share_batches_but_not_predictions(kind: str) -> None:
+    net = network(kind).eval()
+    prepared = prepare_for_inference(net, GATES)
+    batches: list[int] = []
+    for block in prepared.backbone.blocks:
+        if hasattr(block, "residual"):
+            block.residual.register_forward_pre_hook(lambda _, given: batches.append(len(given[0])))
+    one, two = inputs(kind), inputs(kind).flip(0)
+    for own in ({"seg": one, "depth": two[:1]}, {"seg": one, "depth": two[..., :64]}, {"depth": two}):
+        gates = {task: GATES[task] for task in own}
+        expected, predictions = net(own, gates), prepared(own, gates)
+        for task, prediction in predictions.items():
+            assert (prediction - expected[task]).abs().max() < 1e-5 * expected[task].abs().max()
+    assert batches[:5] == [3, 1, 2, 3, 2]
+
+
 def test_batch_norms_and_dead_blocks_are_gone_and_the_network_is_as_it_was() -> None:
     net = network()
     before, training = {key: value.clone() for key, value in net.state_dict().items()}, net.training
