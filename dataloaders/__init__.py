@@ -5,11 +5,10 @@ A new data set is one file in this folder and one line in `DATASETS`.
 
 from collections.abc import Callable
 
-from torch.utils.data import Dataset
-
 from dataloaders.cityscapes import open_cityscapes
 from dataloaders.domainnet import open_domainnet
 from dataloaders.fdu_mtl import open_fdu_mtl
+from dataloaders.keys import Dataset
 from dataloaders.nyu_v2 import open_nyu_v2
 from dataloaders.options import DataOptions
 from dataloaders.taskonomy import open_taskonomy

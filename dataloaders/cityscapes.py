@@ -75,6 +75,8 @@ class CityScapes(FrameDataset):
         small_res: resize every file that is of another size to 128x256.
         seed: key of the augmentation's draws, together with split, pass number and index.
         validation: "test" or "held_out", see `dataloaders.splits`.
+        cache: folder in which frames are kept as `read` returns them, see `dataloaders.packed`; None reads their
+            files each time.
 
     Raises: UserError for another number of classes, for everything about the data root that can be known before a
     frame is opened, and, when one is fetched, for files that cannot be read or contradict the format.
@@ -90,15 +92,18 @@ class CityScapes(FrameDataset):
         small_res: bool = False,
         seed: int = 0,
         validation: str = "test",
+        cache: Path | None = None,
     ):
         dataroot = Path(dataroot)
         num_classes = targets.get("seg")
         files = ["img", *(choose_labels(num_classes) if target == "seg" else target for target in targets)]
         listed = read_split_file(find_file(dataroot, SPLIT_FILE), FILES_OF_A_FRAME, files)
         augment = choose_augmentation(AUGMENTATIONS, augmentation, crop_size)
-        super().__init__(dataroot, ["img", *targets], complete_splits(listed, validation), split, augment, seed)
+        splits = complete_splits(listed, validation)
         self.readers = READERS | {"seg": partial(read_classes, num_classes=num_classes)}
         self.small_res = small_res
+        settings = (num_classes, small_res)
+        super().__init__(dataroot, ["img", *targets], splits, split, augment, seed, cache, settings)
 
     def read(self, frame: Frame) -> Sample:
         """The files of a frame, all of `SMALL_SIZE` if asked for; UserError if they are of several sizes else."""
@@ -127,6 +132,7 @@ def open_cityscapes(options: DataOptions, split: str, training: bool) -> CitySca
         small_res=options.small_res,
         seed=options.seed,
         validation=options.validation,
+        cache=options.cache,
     )
 
 

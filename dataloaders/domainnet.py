@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
 
 from dataloaders.frames import is_path, refuse_missing, refuse_no_folder
+from dataloaders.keys import Key, keyed_generator
 from dataloaders.lists import read_lines
-from dataloaders.loading import Key, keyed_generator
 from dataloaders.options import DataOptions
+from dataloaders.packed import Decoding, PackedSamples, open_packed
 from dataloaders.picture_files import read_picture_file
 from dataloaders.splits import Splits, complete_splits
 from dataloaders.transforms import channels_first
@@ -59,7 +59,7 @@ class LabelledImage(NamedTuple):
     label: int
 
 
-class Domain(Dataset):
+class Domain:
     """One split of one domain: key (pass number, index) -> sample.
 
     - "img"     float32 [3, H, W], RGB, normalised by ImageNet's mean and standard deviation
@@ -74,6 +74,7 @@ class Domain(Dataset):
         size: (height, width) that every image is brought to, in pixels.
         training: mirror at random and crop before that, or take the whole image.
         seed: key of the augmentation's draws, together with split, domain, pass number and index.
+        packed: the images as a cache keeps them, {"img": uint8 RGB [H, W, 3]}; None decodes their files each time.
 
     Attributes:
         class_names: class -> name, as far as the images' folders tell.
@@ -92,6 +93,7 @@ class Domain(Dataset):
         training: bool,
         seed: int = 0,
         notes: tuple[str, ...] = (),
+        packed: PackedSamples | None = None,
     ):
         self.dataroot = dataroot
         self.domain = domain
@@ -100,7 +102,8 @@ class Domain(Dataset):
         self.size = size
         self.training = training
         self.seed = seed
-        self.notes = notes
+        self.packed = packed
+        self.notes = (*notes, packed.note) if packed else notes
         self.class_names = folder_names(images)
 
     def __len__(self) -> int:
@@ -114,7 +117,7 @@ class Domain(Dataset):
         pass_number, index = key
         file, label = self.images[index]
         path = self.dataroot / file
-        image = read_image(path)
+        image = Image.fromarray(self.packed[index]["img"]) if self.packed else read_image(path)
         if self.training:
             image = augment(image, keyed_generator(self.seed, f"{self.split} of {self.domain}", pass_number, index))
         return {"img": encode_image(image, self.size), self.domain: np.int64(label), "name": path.stem}
@@ -132,8 +135,28 @@ def open_domainnet(options: DataOptions, split: str, training: bool) -> dict[str
         images = own.members_of(split)
         refuse_missing((os.path.join(options.dataroot, image.file) for image in images), split, own.source)
         refuse_other_classes(images, options.targets[domain], own.source)
-        domains[domain] = Domain(options.dataroot, domain, images, split, size, training, options.seed, own.notes)
+        packed = pack(options.cache, options.dataroot, own, split) if options.cache else None
+        domains[domain] = Domain(
+            options.dataroot, domain, images, split, size, training, options.seed, own.notes, packed
+        )
     return domains
+
+
+def pack(cache: Path, dataroot: Path, splits: Splits[LabelledImage], split: str) -> PackedSamples:
+    """The images of a split as a cache keeps them, together with those of the splits that have some of them, too.
+
+    Raises: UserError for an image that is missing or cannot be read, and as `open_packed`.
+    """
+    root = Path(os.path.abspath(dataroot))
+    decoding = Decoding(
+        Domain,
+        settings=(),
+        files=lambda file: [os.path.join(root, file)],
+        read=lambda file: {"img": np.asarray(read_image(root / file))},
+    )
+    return open_packed(
+        cache, decoding, {name: [image.file for image in images] for name, images in splits.members.items()}, split
+    )
 
 
 # Which images form a split

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from dataloaders.frames import refuse_no_folder
+from dataloaders.keys import Key
 from dataloaders.lists import read_lines
-from dataloaders.loading import Key
 from dataloaders.options import DataOptions
 from dataloaders.splits import Splits, complete_splits
 from dataloaders.vocabulary import Vocabulary, build_vocabulary
@@ -39,7 +38,7 @@ class Review(NamedTuple):
     text: str
 
 
-class Reviews(Dataset):
+class Reviews:
     """One split of one domain: key (pass number, index) -> sample, the same in every pass.
 
     - "text"    int64 [max_tokens], numbers of words, 0 behind the end; all 0 for a review without words

@@ -16,9 +16,9 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from torch.utils.data import Dataset
 
-from dataloaders.loading import Key, keyed_generator
+from dataloaders.keys import Key, keyed_generator
+from dataloaders.packed import Decoding, PackedSamples, open_packed
 from dataloaders.picture_files import MOST_PIXELS, read_picture_file
 from dataloaders.reading import open_file
 from dataloaders.split_files import read_members
@@ -76,7 +76,7 @@ class Frames(Sequence[Frame]):
         return (os.path.join(self.root, file) for row in self.rows for file in row)
 
 
-class FrameDataset(Dataset, ABC):
+class FrameDataset(ABC):
     """One split of a data set of frames: key (pass number, index) -> sample, a dict of arrays and the frame's name.
 
     A subclass says how files are read (`read`) and what a batch gets of them (`encode`).
@@ -88,6 +88,9 @@ class FrameDataset(Dataset, ABC):
         split: the one to take.
         augment: the random changes of training; None for whole frames as they are.
         seed: key of the augmentation's draws, together with split, pass number and index.
+        cache: folder in which what `read` returns is kept; None reads the files again each time. With a cache, `read`
+            is called before this constructor ends: a subclass first sets the attributes that it needs.
+        read_settings: values besides the files that the result of `read` depends on.
 
     Attributes:
         frames: the paths of every frame.
@@ -105,13 +108,16 @@ class FrameDataset(Dataset, ABC):
         split: str,
         augment: TrainAugmentation | None,
         seed: int,
+        cache: Path | None = None,
+        read_settings: tuple[object, ...] = (),
     ):
         self.frames = Frames(dataroot, names, splits.members_of(split))
         refuse_missing(self.frames.files(), split, splits.source)
-        self.notes = splits.notes
         self.split = split
         self.augment = augment
         self.seed = seed
+        self.packed = self.pack(cache, splits, read_settings) if cache else None
+        self.notes = (*splits.notes, self.packed.note) if self.packed else splits.notes
 
     @abstractmethod
     def read(self, frame: Frame) -> Sample:
@@ -131,10 +137,28 @@ class FrameDataset(Dataset, ABC):
     def __getitem__(self, key: Key) -> dict[str, np.ndarray | str]:
         pass_number, index = key
         frame = self.frames[index]
-        sample = self.read(frame)
+        sample = self.packed[index] if self.packed else self.read(frame)
         if self.augment:
             sample = self.augment(sample, keyed_generator(self.seed, self.split, pass_number, index))
+        else:
+            # `encode` gets its own arrays, as it does from `read`: those of a cache cannot be written to.
+            sample = {name: np.require(array, requirements="W") for name, array in sample.items()}
         return {"name": frame["img"].stem, **self.encode(sample)}
+
+    def pack(self, cache: Path, splits: Splits[Row], read_settings: tuple[object, ...]) -> PackedSamples:
+        """The frames as a cache keeps them, together with those of the splits that have some of them, too.
+
+        Raises: UserError for a frame that is missing or cannot be read, and as `open_packed`.
+        """
+        root, names = Path(os.path.abspath(self.frames.root)), tuple(self.frames.names)
+        decoding = Decoding(
+            type(self),
+            settings=(names, *read_settings),
+            files=lambda row: Frames(root, names, [row]).files(),
+            read=lambda row: self.read(Frames(root, names, [row])[0]),
+        )
+        rows = {split: [tuple(row) for row in own] for split, own in splits.members.items()}
+        return open_packed(cache, decoding, rows, self.split)
 
 
 # Which frames form a split

@@ -5,17 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from dataloaders.frames import read_image
-from dataloaders.loading import Key
+from dataloaders.keys import Key
 from dataloaders.transforms import subtract_mean
 from utils.errors import UserError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
-class ImageFolder(Dataset):
+class ImageFolder:
     """Images of a folder in the order of their names: "img" float32 [3, H, W], and "name".
 
     Args:

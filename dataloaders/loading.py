@@ -15,7 +15,6 @@ import itertools
 import os
 import sys
 import time
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.queues import Queue
@@ -23,27 +22,20 @@ from operator import itemgetter
 from types import TracebackType
 
 import cv2
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils import data
+from torch.utils.data import DataLoader, Sampler, default_collate
 
+from dataloaders.keys import Dataset, Key, keyed_generator
 from dataloaders.processes import obey_parent_alone, signals_held_back
 from utils.errors import UserError
 from utils.faults import explanation
-
-Key = tuple[int, int]
-"""(pass number, index of the sample)."""
 
 TaskKey = tuple[str, Key]
 """A task with its own inputs, and the key of one of its samples."""
 
 SECONDS_TO_LEARN_OF_AN_END = 2
 """Of a worker's, once its connection is broken; a signal ends the waiting."""
-
-
-def keyed_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
-    """The generator of one draw: the same arguments give the same numbers in every process and every run."""
-    return np.random.default_rng([seed, zlib.crc32(purpose.encode()), *numbers])
 
 
 class PassBatchSampler(Sampler[list[Key]]):
@@ -206,7 +198,7 @@ def _size(sample: dict) -> str:
     return "x".join(str(length) for length in sample["img"].shape[1:])
 
 
-class _Batches(Dataset, ABC):
+class _Batches(data.Dataset, ABC):
     """The keys of a batch -> the batch. An error that one sentence explains is returned in its place."""
 
     @abstractmethod
@@ -319,6 +311,8 @@ def build_loader(
     Raises (while iterating): UserError of the data set; frames of several sizes in one batch; a fault of the machine.
     `SampleError` for what the data set did not foresee. RuntimeError of PyTorch, at any moment, where a worker dies.
     """
+    if num_workers == 0:
+        cv2.setNumThreads(0)  # As in a worker: here it is PyTorch's threads that need the cores.
     return BatchLoader(
         _TaskwiseBatches(dataset) if isinstance(dataset, Mapping) else _SharedBatches(dataset),
         # Whole batches are asked for, so that all that can fail in making one fails in one place.

@@ -83,6 +83,7 @@ class NYUv2(FrameDataset):
         seed: key of the augmentation's draws, together with split, pass number and index.
         validation: "test", the release's choice, makes "val" the test split; "held_out" makes it the split
             file's own, or a tenth of train that no training split then contains.
+        cache: folder in which decoded frames are kept, see `dataloaders.packed`; None decodes them each time.
 
     Attributes:
         frames: the paths of every frame.
@@ -102,11 +103,12 @@ class NYUv2(FrameDataset):
         normals: str = "release",
         seed: int = 0,
         validation: str = "test",
+        cache: Path | None = None,
     ):
         names = ("img", *targets)
         splits = resolve_splits(Path(dataroot), names, validation)
         augment = choose_augmentation(AUGMENTATIONS, augmentation, crop_size)
-        super().__init__(Path(dataroot), names, splits, split, augment, seed)
+        super().__init__(Path(dataroot), names, splits, split, augment, seed, cache)
         self.encoders = ENCODERS | {"normal": NORMAL_ENCODERS[normals]}
 
     def read(self, frame: Frame) -> Sample:
@@ -134,6 +136,7 @@ def open_nyu_v2(options: DataOptions, split: str, training: bool) -> NYUv2:
         normals=options.normals,
         seed=options.seed,
         validation=options.validation,
+        cache=options.cache,
     )
 
 

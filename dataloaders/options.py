@@ -23,6 +23,7 @@ class DataOptions:
         num_words: texts: size of the vocabulary.
         validation: "test" or "held_out", see `dataloaders.splits`.
         seed: key of the augmentation's draws.
+        cache: folder in which decoded images and their targets are kept, see `dataloaders.packed`; None for nowhere.
         vocabulary: texts: the words that a checkpoint was trained with; None takes them from the train split.
     """
 
@@ -36,6 +37,7 @@ class DataOptions:
     num_words: int
     validation: str
     seed: int
+    cache: Path | None = None
     vocabulary: tuple[str, ...] | None = None
 
     @classmethod
@@ -54,6 +56,7 @@ class DataOptions:
             num_words=settings.num_words,
             validation=settings.validation,
             seed=seed,
+            cache=None if settings.cache is None else Path(settings.cache),
         )
 
     @property

@@ -46,7 +46,7 @@ def carry_out(job: Callable[[Item], Result], items: Sequence[Item], num_workers:
     executor = ProcessPoolExecutor(num_workers, context, initializer=_start_worker)
     try:
         with _one_thread_in_new_processes():
-            results = _results_in_order(executor, job, items, num_workers * ITEMS_AHEAD)
+            results = results_in_order(executor, job, items, num_workers * ITEMS_AHEAD)
             return list(progress_bar(results, title, total=len(items)))
     except BrokenProcessPool as error:
         raise UserError(
@@ -57,9 +57,10 @@ def carry_out(job: Callable[[Item], Result], items: Sequence[Item], num_workers:
         executor.shutdown(cancel_futures=True)
 
 
-def _results_in_order(
+def results_in_order(
     executor: Executor, job: Callable[[Item], Result], items: Sequence[Item], most_ahead: int
 ) -> Iterator[Result]:
+    """Do a job for every item, of which at most `most_ahead` are begun before the first of them is asked for."""
     waiting: deque[Future[Result]] = deque()
     for item in items:
         if len(waiting) == most_ahead:

@@ -4,7 +4,7 @@ A split is a list of members; what a member is (the files of a frame, a line of 
 business. `complete_splits` makes train, train1, train2, test and val of whatever is listed.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,6 +14,7 @@ import numpy as np
 from utils.errors import UserError
 
 Member = TypeVar("Member")
+Item = TypeVar("Item", bound=Hashable)
 
 # Divisions of a split are the same in every run, whatever its seed: a resumed and a retraining run must
 # agree with the first one on what is held out.
@@ -130,6 +131,20 @@ def divide(
         [member for member, own in zip(members, identities, strict=True) if own not in chosen],
         [member for member, own in zip(members, identities, strict=True) if own in chosen],
     )
+
+
+def related(members: Mapping[str, Iterable[Item]], split: str) -> list[Item]:
+    """The members of a split and of those that share some with it, be it by way of others: in order, each once.
+
+    Train is related to train1 and train2, which are parts of it, and val to train or test, whichever it is.
+    """
+    groups = {name: set(own) for name, own in members.items()}
+    found = groups[split]
+    while True:
+        joined = found.union(*(group for group in groups.values() if not found.isdisjoint(group)))
+        if len(joined) == len(found):
+            return sorted(found)
+        found = joined
 
 
 def without(

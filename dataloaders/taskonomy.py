@@ -87,6 +87,7 @@ class Taskonomy(FrameDataset):
             whole frames, 256x256.
         seed: key of the augmentation's draws, together with split, pass number and index.
         validation: "test" or "held_out", see `dataloaders.splits`.
+        cache: folder in which decoded frames are kept, see `dataloaders.packed`; None decodes them each time.
 
     Raises: UserError for everything about the data root that can be known before a frame is opened, and, when
     one is fetched, for files that cannot be read or contradict the format.
@@ -101,6 +102,7 @@ class Taskonomy(FrameDataset):
         augmentation: str | None = None,
         seed: int = 0,
         validation: str = "test",
+        cache: Path | None = None,
     ):
         dataroot = Path(dataroot)
         names = ["img", *targets]
@@ -108,7 +110,7 @@ class Taskonomy(FrameDataset):
             names.append("depth")  # It tells which normals are valid.
         listed = read_split_file(find_file(dataroot, SPLIT_FILE), FILES_OF_A_FRAME, names)
         augment = choose_augmentation(AUGMENTATIONS, augmentation, crop_size)
-        super().__init__(dataroot, names, complete_splits(listed, validation), split, augment, seed)
+        super().__init__(dataroot, names, complete_splits(listed, validation), split, augment, seed, cache)
         encoders = dict(ENCODERS)
         if "seg" in targets:
             class_weights = read_class_weights(find_file(dataroot, CLASS_WEIGHTS_FILE))
@@ -145,6 +147,7 @@ def open_taskonomy(options: DataOptions, split: str, training: bool) -> Taskonom
         augmentation=options.augmentation if training else None,
         seed=options.seed,
         validation=options.validation,
+        cache=options.cache,
     )
 
 

@@ -13,8 +13,10 @@ Targets that a run does not need are absent. Every transform returns a new dict 
 it was.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -70,26 +72,64 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     }
 
 
-def scale(sample: Sample, factor: float) -> Sample:
-    """Resize to (round(H * factor), round(W * factor)) pixels.
+class Window(NamedTuple):
+    """A part of a frame: those of its rows and columns that are in both ranges, counted from its first pixel."""
+
+    rows: range
+    columns: range
+
+
+def resize_window(array: np.ndarray, size: tuple[int, int], window: Window, interpolation: int) -> np.ndarray:
+    """What `window` shows of [H, W] or [H, W, C] resized to `size` = (height, width): a copy of the very same pixels.
+
+    OpenCV knows no windows, but it can be told the ratio instead of the size. Then what lies below and to the right of
+    the window need not be there. What lies above and to the left must be, since the places that pixels are taken from
+    count from the corner. (Of floating-point numbers that are interpolated the last bit may differ.)
+
+    Args:
+        interpolation: cv2.INTER_LINEAR or cv2.INTER_NEAREST.
+    """
+    rows, columns = window
+    row_ratio, column_ratio = size[0] / array.shape[0], size[1] / array.shape[1]
+    # One more than the pixels lie in: they are interpolated with their neighbours.
+    num_rows, num_columns = math.ceil(rows.stop / row_ratio) + 1, math.ceil(columns.stop / column_ratio) + 1
+    part = array[:num_rows, :num_columns]
+    if part.shape[:2] == (round(part.shape[0] * row_ratio), round(part.shape[1] * column_ratio)):
+        part = array  # OpenCV would take its size for that of the result, and copy it, whatever the ratio.
+    resized = cv2.resize(part, None, fx=column_ratio, fy=row_ratio, interpolation=interpolation)
+    return resized[rows.start : rows.stop, columns.start : columns.stop]
+
+
+def scaled_size(sample: Sample, factor: float) -> tuple[int, int]:
+    """Height and width of a sample scaled by a factor, rounded to whole pixels."""
+    height, width = sample["img"].shape[:2]
+    return round(height * factor), round(width * factor)
+
+
+def scale(sample: Sample, factor: float, window: Window | None = None) -> Sample:
+    """Resize to `scaled_size`, and keep `window` of the result, or all of it.
 
     Depth stays as it was measured, as in the release; `approach` and `approach_inverse` are geometrically right.
     """
-    height, width = sample["img"].shape[:2]
-    return resize(sample, (round(height * factor), round(width * factor)))
+    height, width = scaled_size(sample, factor)
+    kept = window or Window(range(height), range(width))
+    return {
+        key: resize_window(array, (height, width), kept, cv2.INTER_LINEAR if key == "img" else cv2.INTER_NEAREST)
+        for key, array in sample.items()
+    }
 
 
-def approach(sample: Sample, factor: float) -> Sample:
+def approach(sample: Sample, factor: float, window: Window | None = None) -> Sample:
     """`scale`, with depth / factor: things look `factor` times as large from 1/factor of the distance."""
-    scaled = scale(sample, factor)
+    scaled = scale(sample, factor, window)
     if "depth" in scaled:
         scaled["depth"] = scaled["depth"] / np.float32(factor)
     return scaled
 
 
-def approach_inverse(sample: Sample, factor: float) -> Sample:
+def approach_inverse(sample: Sample, factor: float, window: Window | None = None) -> Sample:
     """`approach` where "depth" is inverse depth, which is `factor` times as large then."""
-    scaled = scale(sample, factor)
+    scaled = scale(sample, factor, window)
     if "depth" in scaled:
         scaled["depth"] = scaled["depth"] * np.float32(factor)
     return scaled
@@ -124,36 +164,43 @@ def pad_to(sample: Sample, height: int, width: int) -> Sample:
     }
 
 
-def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
-    """The window of height x width pixels whose first pixel is (top, left)."""
-    return {key: array[top : top + height, left : left + width] for key, array in sample.items()}
+def draw_range(length: int, wanted: int, generator: np.random.Generator) -> range:
+    """`wanted` neighbours among 0, 1, ... length - 1 at random, or all of them if they are fewer."""
+    start = int(generator.integers(max(length - wanted, 0) + 1))
+    return range(start, min(start + wanted, length))
 
 
 @dataclass(frozen=True)
 class TrainAugmentation:
     """Random scale, mirror with probability 1/2, padding, random crop: alike for all arrays.
 
+    Only what the crop shows is computed, from a sample that is never copied as a whole.
+
     Attributes:
         crop_size: (height, width) of every result, in pixels.
-        scale: `scale`, `approach` or `approach_inverse`, called with a factor drawn from U[0.5, 1.5).
+        scale: `scale`, `approach` or `approach_inverse`, called with a factor drawn from U[0.5, 1.5) and the window
+            of the scaled frame that the crop shows.
         mirror: `mirror` or `reflect`.
     """
 
     crop_size: tuple[int, int]
-    scale: Callable[[Sample, float], Sample]
+    scale: Callable[[Sample, float, Window], Sample]
     mirror: Callable[[Sample], Sample]
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         """The augmented sample, height x width of `crop_size`; all randomness comes from `generator`."""
-        sample = self.scale(sample, generator.uniform(0.5, 1.5))
-        if generator.random() < 0.5:
-            sample = self.mirror(sample)
+        factor = generator.uniform(0.5, 1.5)
+        is_mirrored = generator.random() < 0.5
+        scaled_height, scaled_width = scaled_size(sample, factor)
         height, width = self.crop_size
-        sample = pad_to(sample, height, width)
-        sample_height, sample_width = sample["img"].shape[:2]
-        top = int(generator.integers(sample_height - height + 1))
-        left = int(generator.integers(sample_width - width + 1))
-        return crop(sample, top, left, height, width)
+        rows, columns = draw_range(scaled_height, height, generator), draw_range(scaled_width, width, generator)
+        if is_mirrored:
+            # The crop is drawn from the mirrored frame: before the mirror it shows the other side.
+            columns = range(scaled_width - columns.stop, scaled_width - columns.start)
+        sample = self.scale(sample, factor, Window(rows, columns))
+        if is_mirrored:
+            sample = self.mirror(sample)
+        return pad_to(sample, height, width)
 
 
 Augmentations = Mapping[str, Callable[[tuple[int, int]], TrainAugmentation]]

@@ -263,6 +263,13 @@ def test_worker_computes_in_one_thread() -> None:
     assert batch["threads"].unique().tolist() == [1]
 
 
+def test_opencv_leaves_the_cores_to_pytorch_where_there_is_no_worker() -> None:
+    cv2.setNumThreads(2)
+    sampler = FixedOrderBatchSampler(range(5), 5, keep_last=True)
+    batch = next(iter(build_loader(KeyDataset(), sampler, num_workers=0, pin_memory=False)))
+    assert batch["threads"][:, 0].unique().tolist() == [1]
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_error_of_a_worker_reaches_the_user_as_its_own_sentence(num_workers: int) -> None:
     loader = build_loader(BrokenDataset(), FixedOrderBatchSampler(range(5), 2, keep_last=True), num_workers, False)

@@ -6,18 +6,20 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.loading import augment as augment_whole_frames
 from dataloaders.nyu_v2 import AUGMENTATIONS
 from dataloaders.transforms import (
     Sample,
+    Window,
     approach,
     approach_inverse,
-    crop,
     labelled_normals,
     mirror,
     pad_to,
     reflect,
     resize,
     scale,
+    scaled_size,
 )
 
 TARGETS = ("seg", "normal", "depth")
@@ -125,10 +127,53 @@ def test_masks_move_with_their_target_and_are_false_in_padding() -> None:
     assert augmented["valid"].any()
 
 
-def test_crop_takes_one_window_of_everything() -> None:
+def test_a_window_shows_what_resizing_the_whole_would_give() -> None:
+    random = np.random.RandomState(0)
+    for seed in range(60):
+        height, width = random.randint(5, 200, 2).tolist()
+        sample = make_sample(seed, height=height + 4, width=width + 4)
+        factor = random.uniform(0.5, 1.5) if seed % 2 else (0.5, 1, 1.01)[seed // 2 % 3]
+        whole = resize(sample, scaled_size(sample, factor))
+        rows, columns = (
+            range(*sorted(random.choice(length + 1, 2, replace=False).tolist())) for length in whole["seg"].shape
+        )
+        shown = scale(sample, factor, Window(rows, columns))
+        for key, array in whole.items():
+            np.testing.assert_array_equal(
+                shown[key], array[rows.start : rows.stop, columns.start : columns.stop], strict=True
+            )
+
+
+@pytest.mark.parametrize("crop_size", [(20, 24), (34, 20), (20, 50), (60, 80)])
+def test_augmentation_equals_that_of_whole_frames_to_the_bit(crop_size: tuple[int, int]) -> None:
+    """Crops that always fit into a scaled frame, never do, or do in one direction; draws of one order."""
+    sample = make_sample(0, height=40, width=52)
+    release, geometric = (AUGMENTATIONS[name](crop_size) for name in ("release", "geometric"))
+    for seed in range(25):
+        generator, reference = np.random.default_rng(seed), np.random.default_rng(seed)
+        expected, augmented = augment_whole_frames(sample, crop_size, reference), release(sample, generator)
+        for key, array in expected.items():
+            np.testing.assert_array_equal(augmented[key], array, strict=True)
+        assert generator.random() == reference.random()
+
+        augmented = geometric(sample, np.random.default_rng(seed))
+        generator = np.random.default_rng(seed)
+        factor, is_mirrored = generator.uniform(0.5, 1.5), generator.random() < 0.5
+        np.testing.assert_array_equal(augmented["depth"], expected["depth"] / np.float32(factor), strict=True)
+        turned = expected["normal"].copy()
+        if is_mirrored:
+            turned[..., 2][labelled_normals(turned)] ^= 255
+        np.testing.assert_array_equal(augmented["normal"], turned)
+
+
+def test_augmentation_copies_what_it_keeps_and_needs_no_more_than_to_read() -> None:
     sample = make_sample(0)
-    for key, array in crop(sample, 2, 3, 5, 7).items():
-        np.testing.assert_array_equal(array, sample[key][2:7, 3:10])
+    for array in sample.values():
+        array.flags.writeable = False
+    for seed in range(5):
+        for array in AUGMENTATIONS["geometric"]((9, 9))(sample, np.random.default_rng(seed)).values():
+            assert not any(np.shares_memory(array, other) for other in sample.values())
+            assert array.flags.writeable
 
 
 def grid_sample(height: int, width: int) -> Sample:

@@ -1,8 +1,7 @@
 """How the samples of each data set are listed for a check; one's own needs nothing here."""
 
 from collections.abc import Callable, Sequence
-
-from torch.utils.data import Dataset
+from dataclasses import replace
 
 from dataloaders import open_dataset
 from dataloaders.check.domain_parts import list_domainnet, list_fdu_mtl
@@ -10,6 +9,7 @@ from dataloaders.check.findings import Findings
 from dataloaders.check.frame_parts import list_cityscapes, list_nyu_v2, list_taskonomy
 from dataloaders.check.parts import Part, Parts, Targets
 from dataloaders.check.readers import SampleReader
+from dataloaders.keys import Dataset
 from dataloaders.options import DataOptions
 from dataloaders.splits import Splits
 
@@ -40,6 +40,7 @@ def list_samples(
     dataset: str, options: DataOptions, targets: Targets, splits: Sequence[str], findings: Findings
 ) -> Parts:
     """The samples of every split that opens: those of all tasks together, or task by task."""
+    options = replace(options, cache=None)  # It is the files that are to be read, and all that are bad, not the first.
     of_parts: dict[str, dict[str, Dataset]] = {}
     for split in splits:
         opened = findings.attempt(open_dataset, dataset, options, split, False)

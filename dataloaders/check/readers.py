@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from dataloaders import domainnet
 from dataloaders.domainnet import LabelledImage
 from dataloaders.fdu_mtl import Review
 from dataloaders.frames import Frame, Frames, Row, refuse_other_sizes
+from dataloaders.keys import Dataset
 from dataloaders.transforms import Sample
 from dataloaders.vocabulary import UNKNOWN, Vocabulary
 from utils.errors import UserError

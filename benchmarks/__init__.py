@@ -1,0 +1,1 @@
+"""Time, memory and operations of every phase beside those of the release's way: `python -m benchmarks.run`."""
