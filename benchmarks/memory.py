@@ -1,0 +1,87 @@
+"""Peak memory of training steps and tests, each in a new process.
+
+A process keeps what memory it once had, so that in a common one the first contender would pay for all.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from benchmarks.comparison import Contest, Record, describe_phase, describe_work
+from benchmarks.measure import settle
+from benchmarks.phases import Bench, Phase
+from benchmarks.variants import IMPLEMENTATIONS
+from benchmarks.work import Work
+from utils.errors import UserError
+from utils.progress import progress_bar
+
+STATUS = Path("/proc/self/status")
+
+
+def compare_memory(work: Work, contests: Sequence[Contest], device: torch.device, threads: int) -> Record:
+    """Measure the peak memory of phases of a work.
+
+    Returns:
+        "work"; "peaks": one record for each phase and implementation, as `peak_memory` returns, with "of_baseline",
+        the shares of the baseline's peak and growth.
+    """
+    peaks = []
+    for phase, ways in contests:
+        bar = progress_bar(ways, f"memory: {phase.title}")
+        of_phase = [peak_memory(work, way.name, phase, device, threads) for way in bar]
+        for record in of_phase:
+            shares = {key: record[key] / of_phase[0][key] for key in ("peak", "growth")}
+            peaks.append({**record, "of_baseline": shares})
+    return {"work": describe_work(work), "peaks": peaks}
+
+
+def peak_memory(work: Work, name: str, phase: Phase, device: torch.device, threads: int) -> Record:
+    """The most memory that a phase takes, in bytes.
+
+    Args:
+        name: of the implementation.
+
+    Returns:
+        "phase", "num_open", "title", "implementation"; "peak", of the whole process; "growth", without what was there
+        before the network was built. On a GPU both are what was allocated for tensors.
+
+    Raises:
+        UserError: the process was ended, or the system does not tell.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+        try:
+            measured = processes.submit(take_two_passes, work, name, phase, device, threads).result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"memory: the process that measured {name} was ended, most likely for lack of memory; choose a smaller "
+                "--batch or --size."
+            ) from error
+    return {**describe_phase(phase), "implementation": name, **measured}
+
+
+def take_two_passes(work: Work, name: str, phase: Phase, device: torch.device, threads: int) -> dict[str, int]:
+    """In a new process: build, pass twice (the optimiser has its state then); returns "peak" and "growth"."""
+    torch.set_num_threads(threads)
+    before = 0 if device.type == "cuda" else process_memory("VmRSS")
+    one_pass = Bench(work, IMPLEMENTATIONS[name], device).prepare(phase)
+    for _ in range(2):
+        settle(one_pass)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_memory("VmHWM")
+    return {"peak": peak, "growth": peak - before}
+
+
+def process_memory(key: str) -> int:
+    """Bytes of this process in memory: "VmRSS" now, "VmHWM" at most since it began.
+
+    Raises:
+        UserError: there is no /proc, as outside of Linux.
+    """
+    if not STATUS.exists():
+        raise UserError("memory: measured on Linux alone, where /proc tells it; choose other parts with --only.")
+    lines = STATUS.read_text(encoding="ascii").splitlines()
+    (value,) = [line.split()[1] for line in lines if line.startswith(f"{key}:")]
+    return int(value) * 1024

@@ -1,0 +1,40 @@
+"""The growth curves as a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from utils.files import replacing
+
+COLUMNS = 2
+
+
+def draw_growth(path: Path, curves: Sequence[Mapping[str, Any]]) -> None:
+    """Draw curves, `growth.Curve` as plain values, each in a field of its own, and save them as a PNG."""
+    rows = -(-len(curves) // COLUMNS)
+    figure = Figure(figsize=(5.2 * COLUMNS, 3.4 * rows), layout="constrained")
+    fields = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for field in fields:
+        field.axis("off")
+    for field, curve in zip(fields, curves, strict=False):
+        draw_curve(field, curve)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def draw_curve(field: Axes, curve: Mapping[str, Any]) -> None:
+    """One line per series, from zero upwards; the baseline's is grey and dashed."""
+    field.axis("on")
+    for name, seconds in curve["series"].items():
+        style = {"color": "grey", "linestyle": "--"} if name == "baseline" else {}
+        field.plot(curve["x"], seconds, marker="o", markersize=3, label=name, **style)
+    field.set_title(curve["title"], fontsize=10)
+    field.set_xlabel(curve["x_label"], fontsize=8)
+    field.set_ylabel(curve["y_label"], fontsize=8)
+    field.set_xticks(curve["x"])
+    field.set_ylim(bottom=0)
+    field.tick_params(labelsize=7)
+    field.legend(fontsize=7, frameon=False)

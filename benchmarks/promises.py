@@ -1,0 +1,144 @@
+"""What is promised of speed and memory, and what of it the measurements have found.
+
+A new promise is a line in `PROMISES`, with a function that finds its figure among the results.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from benchmarks.growth import ONE_POLICY
+from benchmarks.loading import CACHE, FILES
+
+Results = dict[str, Any]
+"""Part of the benchmark -> what it returned; parts that were not measured are absent."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value, with the least and the greatest of its rounds where it is a ratio of such."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One figure and its bound.
+
+    Attributes:
+        text: what it is about.
+        bound: what the figure must reach, or with `at_most` must not exceed.
+        find: looks the figure up; None where it was not measured.
+    """
+
+    text: str
+    bound: float
+    find: Callable[[Results], Figure | None]
+    at_most: bool = False
+
+    def is_kept_by(self, figure: Figure) -> bool:
+        """Whether the figure is on the right side of the bound."""
+        return figure.value <= self.bound if self.at_most else figure.value >= self.bound
+
+
+def step_speed(results: Results, phase: str, implementation: str) -> Figure | None:
+    """How many times faster than the baseline a phase of the headline's work is."""
+    steps = results.get("headline", {}).get("steps", [])
+    for step in steps:
+        if (step["phase"], step["implementation"]) == (phase, implementation):
+            return ratio_figure(step["times_faster"])
+    return None
+
+
+def curriculum_speed(results: Results, phase: str) -> Figure | None:
+    """How many times faster the average step of a curriculum is; of every opening where those were measured."""
+    averages = results.get("curriculum", results.get("headline", {})).get("averages", [])
+    for average in averages:
+        if (average["phase"], average["implementation"]) == (phase, "fp32"):
+            return ratio_figure(average["times_faster"])
+    return None
+
+
+def best_speed(results: Results, phase: str) -> Figure | None:
+    """The fastest of our implementations in a phase."""
+    names = {step["implementation"] for step in results.get("headline", {}).get("steps", [])} - {"baseline"}
+    figures = [figure for name in names if (figure := step_speed(results, phase, name))]
+    return max(figures, key=lambda figure: figure.value, default=None)
+
+
+def peak_share(results: Results, key: str) -> Figure | None:
+    """The peak memory of a checkpointed retraining step, as a share of the baseline's.
+
+    Args:
+        key: "peak", of the whole process, or "growth", without what it had before the network was built.
+    """
+    for peak in results.get("memory", {}).get("peaks", []):
+        if (peak["phase"], peak["implementation"]) == ("retraining", "fp32, checkpointing"):
+            return Figure(peak["of_baseline"][key])
+    return None
+
+
+def rate_of_heads(results: Results, implementation: str) -> Figure | None:
+    """What the heads reach of the machine's rate of matrix products."""
+    for step in results.get("headline", {}).get("steps", []):
+        if (step["phase"], step["implementation"]) == ("heads", implementation):
+            return Figure(step["flops_per_second"] / results["machine"]["matmul"][step["rate"]])
+    return None
+
+
+def loading_speed(results: Results, way: str) -> Figure | None:
+    """How many times faster than the straightforward way one worker makes a training sample."""
+    for row in results.get("loading", {}).get("samples", []):
+        if row["name"] == way:
+            return ratio_figure(row["times_faster"])
+    return None
+
+
+def cost_of_tasks(results: Results) -> Figure | None:
+    """The backbone's cost with the most tasks of one policy, in units of that with one task."""
+    curve = results.get("growth", {}).get("tasks")
+    if curve is None:
+        return None
+    seconds = curve["series"][ONE_POLICY]
+    return Figure(seconds[-1] / seconds[0])
+
+
+def ratio_figure(ratio: dict[str, float]) -> Figure:
+    """A `measure.Ratio` as it is kept in results."""
+    return Figure(ratio["median"], ratio["low"], ratio["high"])
+
+
+OF_ANY_DEVICE = (
+    Promise("a training sample from files", 2.5, partial(loading_speed, way=FILES)),
+    Promise("a training sample from the packed cache", 8.0, partial(loading_speed, way=CACHE)),
+    Promise("20 tasks of one policy, cost of the backbone", 1.1, cost_of_tasks, at_most=True),
+)
+
+PROMISES = {
+    "cpu": (
+        Promise("fp32, test", 1.6, partial(step_speed, phase="test", implementation="fp32")),
+        Promise("fp32, retraining step", 1.25, partial(step_speed, phase="retraining", implementation="fp32")),
+        Promise("fp32, weight steps of a curriculum", 1.3, partial(curriculum_speed, phase="weights")),
+        Promise("fp32, policy steps of a curriculum", 1.2, partial(curriculum_speed, phase="policy")),
+        Promise(
+            "checkpointing, retraining step",
+            1.0,
+            partial(step_speed, phase="retraining", implementation="fp32, checkpointing"),
+        ),
+        Promise("checkpointing, peak memory of the process", 0.6, partial(peak_share, key="peak"), at_most=True),
+        Promise("checkpointing, the same without libraries", 0.6, partial(peak_share, key="growth"), at_most=True),
+        Promise("bf16, test", 4.0, partial(step_speed, phase="test", implementation="bf16")),
+        Promise("bf16, retraining step", 2.4, partial(step_speed, phase="retraining", implementation="bf16")),
+        *OF_ANY_DEVICE,
+    ),
+    "cuda": (
+        Promise("fastest test", 5.0, partial(best_speed, phase="test")),
+        Promise("fastest retraining step", 3.0, partial(best_speed, phase="retraining")),
+        Promise("bf16, share of the matmul rate in the heads", 0.6, partial(rate_of_heads, implementation="bf16")),
+        *OF_ANY_DEVICE,
+    ),
+}
+"""Type of the device -> promises; times are in units of the baseline's in the same run."""

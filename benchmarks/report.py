@@ -1,0 +1,158 @@
+"""Results -> tables in Markdown: `python -m benchmarks.report FILE` prints them anew."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.comparison import Record
+from benchmarks.loading import loading_tables
+from benchmarks.promises import PROMISES, Figure, Results, ratio_figure
+from benchmarks.tables import cell, markdown_table
+from utils.errors import exit_on_user_error
+from utils.files import read_json
+
+PARTS_OF_A_STEP = ("forward", "backward", "optimiser")
+
+
+def format_report(results: Results) -> str:
+    """All tables, each under its title."""
+    return "\n\n".join(sections(results)) + "\n"
+
+
+def sections(results: Results) -> Iterator[str]:
+    """The tables of those parts that were measured."""
+    machine = results["machine"]
+    yield f"## The machine\n\n{machine_table(machine)}"
+    yield f"## What was promised\n\n{promise_table(results)}"
+    works = {"headline": results.get("headline"), "curriculum": results.get("curriculum")}
+    for part, compared in {**works, **results.get("configurations", {})}.items():
+        if compared:
+            yield f"## {part}: {work_line(compared['work'])}\n\n{step_table(compared['steps'], machine)}"
+            yield agreement_table(compared["agreement"])
+            if compared.get("averages"):
+                yield f"Averaged over the curriculum:\n\n{average_table(compared['averages'])}"
+    if "memory" in results:
+        yield f"## Memory: {work_line(results['memory']['work'])}\n\n{memory_table(results['memory']['peaks'])}"
+    if "loading" in results:
+        yield f"## Loading\n\n{loading_tables(results['loading'])}"
+    for curve in results.get("growth", {}).values():
+        yield f"## Growth: {curve['title']}\n\n{curve_table(curve)}"
+
+
+def machine_table(machine: Record) -> str:
+    """What it is, and its measured limits."""
+    features = f" ({', '.join(machine['features'])})" if machine["features"] else ""
+    threads = f", {machine['threads']} threads" if machine["device"] == "cpu" else ""
+    rows = [
+        ["device", f"{machine['name']}{features}{threads}"],
+        ["PyTorch", machine["torch"]],
+        *([f"matrix products, {rate}", f"{cell(value / 1e9)} GFLOP/s"] for rate, value in machine["matmul"].items()),
+        ["copying, read and written", f"{cell(machine['copy'] / 1e9)} GB/s"],
+    ]
+    return markdown_table(["", "measured here"], rows)
+
+
+def promise_table(results: Results) -> str:
+    """Every promise beside its figure."""
+    rows = []
+    for promise in PROMISES[results["machine"]["device"]]:
+        figure = promise.find(results)
+        kept = None if figure is None else ("yes" if promise.is_kept_by(figure) else "NO")
+        bound = f"at {'most' if promise.at_most else 'least'} {promise.bound:g}x"
+        rows.append([promise.text, bound, "not measured" if figure is None else figure_text(figure), kept])
+    return markdown_table(["", "promised", "measured (rounds)", "kept"], rows)
+
+
+def figure_text(figure: Figure) -> str:
+    """A value with its spread."""
+    spread = "" if figure.low is None else f" ({figure.low:.2f} to {figure.high:.2f})"
+    return f"{figure.value:.2f}x{spread}"
+
+
+def work_line(work: Record) -> str:
+    """What was computed, in one line."""
+    tasks = ", ".join(f"{task} {outputs}" for task, outputs in work["tasks"].items())
+    height, width = work["size"]
+    test_height, test_width = work["test_size"]
+    return (
+        f"{work['configuration']}, {work['backbone']}, {tasks}; steps on {work['batch_size']} images of "
+        f"{height}x{width}, test on one of {test_height}x{test_width}"
+    )
+
+
+def step_table(steps: Sequence[Record], machine: Record) -> str:
+    """Times of the phases, and what was executed in them."""
+    rows = [
+        [
+            step["title"],
+            step["implementation"],
+            step["median"],
+            step["least"],
+            *(step["parts"].get(part) for part in PARTS_OF_A_STEP),
+            step["images_per_second"],
+            step["flops"] / 1e9,
+            step["flops_per_second"] / 1e9,
+            f"{step['flops_per_second'] / machine['matmul'][step['rate']]:.0%}",
+            times_faster_text(step),
+        ]
+        for step in steps
+    ]
+    header = ["phase", "", "seconds", "least", *PARTS_OF_A_STEP, "images/s", "GFLOP", "GFLOP/s", "of matmul", "faster"]
+    return markdown_table(header, rows)
+
+
+def times_faster_text(step: Record) -> str:
+    """How many times faster than the baseline a step is."""
+    return figure_text(ratio_figure(step["times_faster"]))
+
+
+def average_table(averages: Sequence[Record]) -> str:
+    """The average steps of a curriculum."""
+    rows = [
+        [step["phase"], step["implementation"], step["median"], step["least"], times_faster_text(step)]
+        for step in averages
+    ]
+    return markdown_table(["phase", "", "seconds", "least", "faster"], rows)
+
+
+def agreement_table(agreement: dict[str, dict[str, float]]) -> str:
+    """How far predictions are from the baseline's."""
+    rows = [[name, *(f"{value:.1e}" for value in kinds.values())] for name, kinds in agreement.items()]
+    kinds = list(next(iter(agreement.values())))
+    return markdown_table(["largest difference, of the largest prediction", *kinds], rows)
+
+
+def memory_table(peaks: Sequence[Record]) -> str:
+    """Peak memory of the phases."""
+    rows = [
+        [
+            peak["title"],
+            peak["implementation"],
+            peak["peak"] / 1e9,
+            peak["growth"] / 1e9,
+            *(f"{peak['of_baseline'][key]:.2f}x" for key in ("peak", "growth")),
+        ]
+        for peak in peaks
+    ]
+    return markdown_table(["phase", "", "peak in GB", "growth in GB", "of the baseline's peak", "growth"], rows)
+
+
+def curve_table(curve: Record) -> str:
+    """The seconds of a curve, and how often they are those of its first point."""
+    rows = [
+        [name, *(f"{cell(seconds)} ({seconds / values[0]:.2f}x)" for seconds in values)]
+        for name, values in curve["series"].items()
+    ]
+    return markdown_table([curve["x_label"], *map(str, curve["x"])], rows)
+
+
+def main() -> None:
+    """Print the tables of a file of results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Print the tables of results.")
+    parser.add_argument("file", type=Path, metavar="FILE", help="what benchmarks.run wrote")
+    with exit_on_user_error():
+        print(format_report(read_json(parser.parse_args().file)))
+
+
+if __name__ == "__main__":
+    main()

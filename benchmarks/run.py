@@ -1,0 +1,105 @@
+"""Measure everything: `python -m benchmarks.run`.
+
+Writes the results as JSON after each part, prints their tables, and draws the growth curves beside the JSON.
+"""
+
+import argparse
+import os
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.growth import over_workers
+from benchmarks.machine import at_its_best, describe_machine
+from benchmarks.picture import draw_growth
+from benchmarks.promises import Results
+from benchmarks.report import format_report
+from benchmarks.settings import TINY_SIZE, Settings
+from benchmarks.suites import SUITES
+from utils.errors import UserError, exit_on_user_error
+from utils.files import write_json
+
+IMAGES = {"cpu": (2, 224), "cuda": (16, 321)}
+"""Type of the device -> images of a training step, and their height and width."""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(SUITES), metavar="PART", help=f"of {', '.join(SUITES)}")
+    parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="timed rounds (default: 3)")
+    parser.add_argument("--device", choices=list(IMAGES), default="cpu", help="where to compute (default: cpu)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: one per core)")
+    parser.add_argument("--batch", type=positive, metavar="N", help="images of a training step (default: 2, GPU: 16)")
+    parser.add_argument("--size", type=positive, metavar="N", help="their height and width (default: 224, GPU: 321)")
+    parser.add_argument("--tiny", action="store_true", help="a trial of the benchmark itself, within seconds")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="results (default: runs/benchmarks/{date}.json)")
+    return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    """An argument's type: a number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def chosen_settings(options: argparse.Namespace) -> Settings:
+    """What the options mean on this machine.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; choose cpu.")
+    batch_size, size = IMAGES[options.device]
+    return Settings(
+        device=torch.device(options.device),
+        repeats=options.repeats,
+        threads=options.threads or num_cores(),
+        batch_size=options.batch or batch_size,
+        size=options.size or (TINY_SIZE if options.tiny else size),
+        tiny=options.tiny,
+    )
+
+
+def num_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry of the command line; bad input ends with one sentence and exit code 2."""
+    options = parse_arguments(arguments)
+    with exit_on_user_error():
+        settings = chosen_settings(options)
+        date = datetime.now().strftime("%Y-%m-%d-%H%M")
+        out = options.out or Path("runs", "benchmarks", f"{date}.json")
+        torch.set_num_threads(settings.threads)
+        results: Results = {"date": date, "repeats": settings.repeats, "machine": describe_machine(settings)}
+        for name in options.only or SUITES:
+            results[name] = SUITES[name](settings)
+            results["machine"] = at_its_best(results["machine"], describe_machine(settings))
+            # After each part, so that an hour's work outlives whatever comes next.
+            write_json(out, results)
+        print(format_report(results))
+        print(f"results  {out}")
+        if curves := all_curves(results):
+            draw_growth(out.with_suffix(".png"), curves)
+            print(f"picture  {out.with_suffix('.png')}")
+
+
+def all_curves(results: Results) -> list[dict[str, Any]]:
+    """Those of the parts that have any."""
+    curves = list(results.get("growth", {}).values())
+    if "loading" in results:
+        curves.append(asdict(over_workers(results["loading"]["workers"])))
+    return curves
+
+
+if __name__ == "__main__":
+    main()

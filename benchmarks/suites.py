@@ -1,0 +1,98 @@
+"""The parts of the benchmark: which phases of which work are measured, and whose."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.comparison import Contest, Record, compare
+from benchmarks.curriculum import curriculum_averages, turning_points
+from benchmarks.growth import CURVES
+from benchmarks.implementation import Implementation
+from benchmarks.loading import measure_loading
+from benchmarks.memory import compare_memory
+from benchmarks.phases import Phase
+from benchmarks.settings import Settings
+from benchmarks.variants import BASELINE, FP32, on_device
+from benchmarks.work import HEADLINE, OTHERS, paper_work
+
+
+def headline(settings: Settings) -> Record:
+    """Every phase of the headline's work; policy learning at the turning points of the curriculum."""
+    work = paper_work(HEADLINE, settings)
+    variants = on_device(settings.device)
+    testing = [variant for variant in variants if variant.tests]
+    contests = [
+        (Phase("test"), [BASELINE, *testing]),
+        (Phase("retraining"), [BASELINE, *variants]),
+        (Phase("heads"), [BASELINE, *testing]),
+        (Phase("warm-up"), learners(settings)),
+        *openings(turning_points(work), settings),
+    ]
+    compared = compare(work, contests, settings.device, settings.repeats, "headline")
+    return {**compared, "averages": curriculum_averages(compared["steps"])}
+
+
+def whole_curriculum(settings: Settings) -> Record:
+    """Weight and policy steps of the headline's work, for every number of open blocks."""
+    work = paper_work(HEADLINE, settings)
+    contests = openings(range(1, work.num_blocks + 1), settings)
+    compared = compare(work, contests, settings.device, settings.repeats, "curriculum")
+    return {**compared, "averages": curriculum_averages(compared["steps"])}
+
+
+def openings(numbers: Sequence[int], settings: Settings) -> list[Contest]:
+    """Weight and policy steps for some numbers of open blocks."""
+    return [(Phase(name, number), learners(settings)) for name in ("weights", "policy") for number in numbers]
+
+
+def learners(settings: Settings) -> list[Implementation]:
+    """Who is compared where there is much to measure: on a CPU, which takes seconds for a step, float32 alone."""
+    if settings.device.type == "cpu":
+        return [BASELINE, FP32]
+    return [BASELINE, *(variant for variant in on_device(settings.device) if variant.tests)]
+
+
+def memory(settings: Settings) -> Record:
+    """Peak memory of the headline's work: of retraining for all variants, of the other phases for ours in float32."""
+    work = paper_work(HEADLINE, settings)
+    others = [Phase("warm-up"), Phase("weights", work.num_blocks), Phase("policy", work.num_blocks), Phase("test")]
+    contests = [
+        (Phase("retraining"), [BASELINE, *on_device(settings.device)]),
+        *((phase, [BASELINE, FP32]) for phase in others),
+    ]
+    return compare_memory(work, contests, settings.device, settings.threads)
+
+
+def configurations(settings: Settings) -> Record:
+    """The phases of the paper's other configurations, policy learning with half of the blocks open."""
+    return {name: configuration(name, settings) for name in OTHERS}
+
+
+def configuration(name: str, settings: Settings) -> Record:
+    """The phases of one configuration."""
+    work = paper_work(name, settings)
+    ways = [BASELINE, *(variant for variant in on_device(settings.device) if variant.tests)]
+    half = work.num_blocks // 2
+    phases = [Phase("warm-up"), Phase("weights", half), Phase("policy", half), Phase("retraining"), Phase("test")]
+    return compare(work, [(phase, ways) for phase in phases], settings.device, settings.repeats, name)
+
+
+def loading(settings: Settings) -> Record:
+    """Training samples from files and from the cache; on the CPU, whatever the device."""
+    return measure_loading(settings.repeats)
+
+
+def growth(settings: Settings) -> Record:
+    """All curves."""
+    return {name: asdict(measure(settings)) for name, measure in CURVES.items()}
+
+
+SUITES: dict[str, Callable[[Settings], Any]] = {
+    "headline": headline,
+    "memory": memory,
+    "loading": loading,
+    "growth": growth,
+    "configurations": configurations,
+    "curriculum": whole_curriculum,
+}
+"""Name for `--only` -> what measures it and returns plain values."""

@@ -1,0 +1,103 @@
+"""Our ways to do the work: each is a name and the keys of the configuration that make it.
+
+A new one is a line in `VARIANTS`.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.optim import Optimizer
+
+from benchmarks.baseline import Baseline
+from benchmarks.implementation import LEARNING_RATE, Implementation, Training
+from benchmarks.work import Work, seed_weights
+from envs.experiment import configured_network
+from envs.optimisers import loss_scaler, policy_optimiser, warm_up_optimiser, weight_optimiser
+from envs.steps import policy_step, weight_step
+from models.compiling import compile_parts
+from models.inference import prepare_for_inference
+from models.multitask import MultiTaskNet
+from models.shared_paths import HardGates
+from utils.precision import computing_in
+
+
+@dataclass(frozen=True)
+class Variant(Implementation):
+    """Shared paths, trained by the project's own steps and optimisers.
+
+    Attributes:
+        values: what the configuration says, as `--set` takes it.
+        devices: types of devices on which it is measured.
+        tests: whether it is also measured in testing; what concerns the backward pass alone is not.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+    rate: str = "fp32"
+    compiling_passes: int = 0
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    tests: bool = True
+
+    def build(self, work: Work, device: torch.device) -> MultiTaskNet:
+        """The network of the work under the variant's values; see `Implementation`."""
+        config = work.with_values(*self.values).config
+        net = seed_weights(configured_network(config, work.tasks)).to(device)
+        if config.train.compile:
+            compile_parts(net)
+        return net
+
+    def prepare_test(self, net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
+        """As test.py prepares it."""
+        return prepare_for_inference(net, gates)
+
+    def computing(self, net: MultiTaskNet) -> AbstractContextManager:
+        """The network's precision."""
+        return computing_in(net.precision, next(net.parameters()).device)
+
+    def full_training(self, net: MultiTaskNet, work: Work) -> Training:
+        """As `envs.weight_training` trains."""
+        return own_training(weight_step, net, work, warm_up_optimiser(net, LEARNING_RATE, LEARNING_RATE))
+
+    def alternate_training(self, net: MultiTaskNet, work: Work) -> Training:
+        """As `envs.policy_learning` trains the weights."""
+        return own_training(weight_step, net, work, weight_optimiser(net, LEARNING_RATE, LEARNING_RATE))
+
+    def policy_training(self, net: MultiTaskNet, work: Work) -> Training:
+        """As `envs.policy_learning` trains the logits."""
+        return own_training(policy_step, net, work, policy_optimiser(net, LEARNING_RATE))
+
+
+def own_training(step: Callable[..., object], net: MultiTaskNet, work: Work, optimiser: Optimizer) -> Training:
+    """Steps of the network on the losses of the work."""
+    on_losses = {"tasks": work.tasks, "loss_weights": work.loss_weights}
+    return Training(optimiser, partial(step, net, **on_losses, optimiser=optimiser, scaler=loss_scaler(net)))
+
+
+BASELINE = Baseline()
+
+BF16, CHECKPOINTING = ("train.precision=bf16",), ("train.checkpointing=True",)
+
+FP32 = Variant("fp32")
+
+VARIANTS = (
+    FP32,
+    Variant("fp32, checkpointing", CHECKPOINTING, tests=False),
+    Variant("tf32", ("train.tf32=True",), "tf32", devices=("cuda",)),
+    Variant("bf16", BF16, "bf16"),
+    Variant("bf16, checkpointing", (*BF16, *CHECKPOINTING), "bf16", tests=False),
+    Variant(
+        "bf16, compiled", (*BF16, "train.compile=True"), "bf16", compiling_passes=4, devices=("cuda",), tests=False
+    ),
+    Variant("fp16", ("train.precision=fp16",), "fp16", devices=("cuda",)),
+)
+
+IMPLEMENTATIONS: dict[str, Implementation] = {way.name: way for way in (BASELINE, *VARIANTS)}
+"""Name -> implementation; the baseline first."""
+
+
+def on_device(device: torch.device) -> list[Variant]:
+    """The variants that are measured on a device."""
+    return [variant for variant in VARIANTS if device.type in variant.devices]
