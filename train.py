@@ -22,12 +22,15 @@ from envs.experiment import (
 from envs.policy_learning import learn_policy, train_without_policy, warm_up
 from envs.run_files import RUN, RunFiles
 from envs.starting import starting_point
-from utils.command_line import add_resume, next_command, script_parser
+from utils.command_line import add_processes, add_resume, next_command, script_parser
 from utils.config import TrainingConfig, load_config, write_config
 from utils.devices import choose_device, seed_everything
+from utils.distributed import done_by_first, first_process_ahead, joined_processes
 from utils.errors import exit_on_user_error
 from utils.interruption import Interruption
-from utils.logger import RunLogger
+from utils.launching import launch
+from utils.logger import open_log
+from utils.placement import processes_of_run
 from utils.precision import allow_tf32
 from utils.run_lock import locked
 
@@ -35,16 +38,19 @@ TRAINING_SPLITS = ("train", "train1", "train2")
 
 
 def main() -> None:
-    """Phases 1 and 2 of the paper, by one process at a time."""
+    """Phases 1 and 2 of the paper, by one process, or by several that share the batches."""
     parser = script_parser(__doc__)
+    add_processes(parser)
     add_resume(parser)
     arguments = parser.parse_args()
-    config = load_config(arguments.config, arguments.set)
-    files = RunFiles.of(config.paths, config.exp_name)
-    files.make_folders()
-    with locked(files.folders, RUN):
-        files.tidy()
-        train(arguments, config, files)
+    launch(processes_of_run(arguments.gpus, arguments.processes))
+    with joined_processes():
+        config = load_config(arguments.config, arguments.set)
+        files = RunFiles.of(config.paths, config.exp_name)
+        files.make_folders()
+        with locked(files.folders, RUN):
+            done_by_first(files.tidy)
+            train(arguments, config, files)
 
 
 def train(arguments: Namespace, config: TrainingConfig, files: RunFiles) -> None:
@@ -54,16 +60,18 @@ def train(arguments: Namespace, config: TrainingConfig, files: RunFiles) -> None
     seed = config.seed[0]
     seed_everything(seed)
     tasks = configured_tasks(config)
-    net = configured_network(config, tasks)
-    start = starting_point(config, net, files, arguments.resume, arguments.overwrite)
-    net.to(device)
-    data = Data(config.dataload, tasks, seed, device, TRAINING_SPLITS, ["val"], start.vocabulary)
-    start.settle(data, files, arguments.overwrite)
+    with first_process_ahead():
+        net = configured_network(config, tasks)
+        start = starting_point(config, net, files, arguments.resume, arguments.overwrite)
+        net.to(device)
+        data = Data(config.dataload, tasks, seed, device, TRAINING_SPLITS, ["val"], start.vocabulary)
+        data.refuse_unequal_parts(config.train.batch_size)
+        start.settle(data, files, arguments.overwrite)
 
-    with RunLogger(files.logs, start.iteration, start.log_position) as logger, Interruption() as interruption:
+    with open_log(files.logs, start.iteration, start.log_position) as logger, Interruption() as interruption:
         for line in [device_line, *data.notes, *start.notes]:
             logger.message(line)
-        write_config(config, files.checkpoints / "config.yml")
+        done_by_first(write_config, config, files.checkpoints / "config.yml")
         run = configured_run(config, net, tasks, data, files, files.of_training(), logger, interruption)
         if start.phase == "warm-up":
             warm_up(run, start.stopped)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from benchmarks.work import Work
 from models.shared_paths import HardGates
+from utils.memory import return_freed_memory
 from utils.precision import allow_tf32
 
 LEARNING_RATE = 1e-5
@@ -36,16 +37,19 @@ class Implementation(ABC):
     Attributes:
         name: in tables.
         rate: which of the machine's rates of matrix products its operations are held against.
+        returns_memory: whether freed memory goes back to the system at once, which costs time.
         compiling_passes: the first passes, which are not timed, while its parts are being compiled.
     """
 
     name: str
     rate: str
+    returns_memory: bool = False
     compiling_passes: int = 0
 
     def switch(self) -> None:
         """Set what belongs to the process instead of the network; called before every pass."""
         allow_tf32(self.rate == "tf32")
+        return_freed_memory(at_once=self.returns_memory)
 
     @abstractmethod
     def build(self, work: Work, device: torch.device) -> nn.Module:

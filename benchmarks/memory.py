@@ -14,6 +14,7 @@ import torch
 from benchmarks.comparison import Contest, Record, describe_phase, describe_work
 from benchmarks.measure import settle
 from benchmarks.phases import Bench, Phase
+from benchmarks.settings import TINY_NETWORK, TINY_SIZE
 from benchmarks.variants import IMPLEMENTATIONS
 from benchmarks.work import Work
 from utils.errors import UserError
@@ -46,8 +47,9 @@ def peak_memory(work: Work, name: str, phase: Phase, device: torch.device, threa
         name: of the implementation.
 
     Returns:
-        "phase", "num_open", "title", "implementation"; "peak", of the whole process; "growth", without what was there
-        before the network was built. On a GPU both are what was allocated for tensors.
+        "phase", "num_open", "title", "implementation"; "peak", of the whole process; "growth", without what it had
+        after the same work on a tiny network: the libraries, and what they load when they are first used. On a GPU
+        both are what was allocated for tensors.
 
     Raises:
         UserError: the process was ended, or the system does not tell.
@@ -66,12 +68,20 @@ def peak_memory(work: Work, name: str, phase: Phase, device: torch.device, threa
 def take_two_passes(work: Work, name: str, phase: Phase, device: torch.device, threads: int) -> dict[str, int]:
     """In a new process: build, pass twice (the optimiser has its state then); returns "peak" and "growth"."""
     torch.set_num_threads(threads)
+    way = IMPLEMENTATIONS[name]
+    small = (f"dataload.crop_h={TINY_SIZE}", f"dataload.crop_w={TINY_SIZE}")
+    pass_twice(Bench(work.with_values(*TINY_NETWORK, *small), way, device), phase)
     before = 0 if device.type == "cuda" else process_memory("VmRSS")
-    one_pass = Bench(work, IMPLEMENTATIONS[name], device).prepare(phase)
-    for _ in range(2):
-        settle(one_pass)
+    pass_twice(Bench(work, way, device), phase)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_memory("VmHWM")
     return {"peak": peak, "growth": peak - before}
+
+
+def pass_twice(bench: Bench, phase: Phase) -> None:
+    """Take two passes of a phase."""
+    one_pass = bench.prepare(phase)
+    for _ in range(2):
+        settle(one_pass)
 
 
 def process_memory(key: str) -> int:

@@ -17,7 +17,6 @@ from benchmarks.work import Work, seed_weights
 from envs.experiment import configured_network
 from envs.optimisers import loss_scaler, policy_optimiser, warm_up_optimiser, weight_optimiser
 from envs.steps import policy_step, weight_step
-from models.compiling import compile_parts
 from models.inference import prepare_for_inference
 from models.multitask import MultiTaskNet
 from models.shared_paths import HardGates
@@ -41,13 +40,15 @@ class Variant(Implementation):
     devices: tuple[str, ...] = ("cpu", "cuda")
     tests: bool = True
 
+    @property
+    def returns_memory(self) -> bool:
+        """Where memory is what counts, as `configured_network` has it."""
+        return set(CHECKPOINTING) <= set(self.values)
+
     def build(self, work: Work, device: torch.device) -> MultiTaskNet:
         """The network of the work under the variant's values; see `Implementation`."""
         config = work.with_values(*self.values).config
-        net = seed_weights(configured_network(config, work.tasks)).to(device)
-        if config.train.compile:
-            compile_parts(net)
-        return net
+        return seed_weights(configured_network(config, work.tasks)).to(device)
 
     def prepare_test(self, net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
         """As test.py prepares it."""

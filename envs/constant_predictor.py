@@ -9,6 +9,7 @@ from envs.losses import Batch
 from envs.tasks import Task
 from models.multitask import Inputs
 from models.shared_paths import Gates
+from utils.distributed import gather
 from utils.errors import UserError
 from utils.progress import progress_bar
 
@@ -36,7 +37,9 @@ class ConstantPredictor(nn.Module):
 
 
 def fit_constant_predictor(batches: Iterable[Batch], tasks: Mapping[str, Task]) -> ConstantPredictor:
-    """Fit each task's constant to about 2000 valid pixels, evenly spaced, of every image of a training split.
+    """Fit each task's constant, on the CPU, to about 2000 valid pixels, evenly spaced, of each training image.
+
+    Several processes fit it together, each with the values of its own batches.
 
     Raises:
         UserError: a task has no valid pixel at all.
@@ -48,10 +51,12 @@ def fit_constant_predictor(batches: Iterable[Batch], tasks: Mapping[str, Task]) 
                 valid = task.valid_values(batch)
                 spacing = max(1, len(valid) // (PIXELS_PER_IMAGE * len(batch[task.target])))
                 values[name].append(valid[::spacing])
-    for name, of_images in values.items():
+    constants = {}
+    for name, task in tasks.items():
+        of_images = [value for of_process in gather([value.cpu() for value in values[name]]) for value in of_process]
         if sum(map(len, of_images)) == 0:
             raise UserError(f"--constant: the train split has no valid pixel for task {name}; check its targets.")
-    constants = {name: task.constant(torch.cat(values[name]), task.num_channels) for name, task in tasks.items()}
+        constants[name] = task.constant(torch.cat(of_images), task.num_channels)
     return ConstantPredictor(
         {name: constant[:, None, None] if tasks[name].per_pixel else constant for name, constant in constants.items()}
     )

@@ -20,6 +20,7 @@ from dataloaders.loading import (
     training_sampler,
 )
 from dataloaders.options import DataOptions
+from dataloaders.sharding import BatchesInTurns, part_of_every_batch, refuse_unequal_parts
 from dataloaders.transforms import subtract_mean
 from envs.batches import inputs_of
 from envs.losses import Batch
@@ -27,6 +28,7 @@ from envs.tasks import Task, check_classes
 from models.multitask import Inputs
 from utils.config import DataloadSection
 from utils.devices import to_device
+from utils.distributed import meet, num_processes, process_number
 from utils.errors import UserError
 
 
@@ -43,7 +45,10 @@ class Preparation:
 
 
 class BatchStream:
-    """An endless stream of checked batches on the device; workers start with the first batch."""
+    """An endless stream of checked batches on the device; workers start with the first batch.
+
+    Processes go from batch to batch together: where one has none, since a file is damaged, all end.
+    """
 
     def __init__(self, loader: BatchLoader, prepare: Preparation) -> None:
         self._loader = loader
@@ -53,12 +58,14 @@ class BatchStream:
     def __next__(self) -> Batch:
         if self._batches is None:
             self._batches = iter(self._loader)
-        return self._prepare(next(self._batches))
+        batch = self._prepare(next(self._batches))
+        meet()
+        return batch
 
 
 @dataclass(frozen=True)
 class EvaluationBatches:
-    """The batches of one evaluation; can be gone through again and again."""
+    """This process's batches of one evaluation; can be gone through again and again."""
 
     loader: BatchLoader
     num_batches: int
@@ -73,6 +80,8 @@ class EvaluationBatches:
 
 class Data:
     """The splits of an experiment, opened once, as streams of batches.
+
+    Several processes share the batches: each trains on an equal part of every batch, and evaluates batches of its own.
 
     Attributes:
         seed: key of every random draw of the pipeline.
@@ -126,6 +135,10 @@ class Data:
         other._training = {split: with_seed(dataset, seed) for split, dataset in self._training.items()}
         return other
 
+    def refuse_unequal_parts(self, batch_size: int) -> None:
+        """Raise `UserError` where processes could not share the batches of training equally."""
+        refuse_unequal_parts(self.num_samples, batch_size, num_processes())
+
     def batches_per_pass(self, split: str, batch_size: int) -> int:
         """Number of batches in one pass over a split, over its largest task where tasks have their own inputs."""
         return training_sampler(self._training[split], batch_size, self.seed, split).batches_per_pass
@@ -134,19 +147,35 @@ class Data:
         """Augmented batches, endlessly, from batch number `start` on; tasks with own inputs have `batch_size` each."""
         dataset = self._training[split]
         sampler = training_sampler(dataset, batch_size, self.seed, split, start)
-        return BatchStream(self._loader(dataset, sampler), self._prepare)
+        own = part_of_every_batch(sampler, process_number(), num_processes())
+        return BatchStream(self._loader(dataset, own), self._prepare)
 
-    def evaluation(self, split: str, batch_size: int, whole: bool) -> EvaluationBatches:
-        """Samples as they are, always in the same order; `whole` keeps a last short batch."""
-        dataset = self._evaluation[split]
-        sampler = evaluation_sampler(dataset, batch_size, keep_last=whole)
-        return EvaluationBatches(self._loader(dataset, sampler), len(sampler), self._prepare)
+    def evaluation(self, split: str, batch_size: int, whole: bool, most: int | None = None) -> EvaluationBatches:
+        """Samples as they are, always in the same order.
+
+        Args:
+            whole: keeps a last short batch.
+            most: batches, of all processes together; None for all there are.
+        """
+        return self._evaluated_batches(split, batch_size, whole, most, process_number(), num_processes())
+
+    def first_samples(self, split: str, number: int) -> EvaluationBatches:
+        """The first samples of an evaluation split, one by one, for one process that looks at them alone."""
+        return self._evaluated_batches(split, batch_size=1, whole=True, most=number, part=0, num_parts=1)
 
     def example(self, split: str) -> Inputs:
         """The first input, or that of each task, of an evaluation split, as a batch of 1 on the CPU."""
         dataset = self._evaluation[split]
         loader = build_loader(dataset, evaluation_sampler(dataset, 1, keep_last=True), num_workers=0, pin_memory=False)
         return inputs_of(next(iter(loader)))
+
+    def _evaluated_batches(
+        self, split: str, batch_size: int, whole: bool, most: int | None, part: int, num_parts: int
+    ) -> EvaluationBatches:
+        dataset = self._evaluation[split]
+        sampler = evaluation_sampler(dataset, batch_size, keep_last=whole)
+        own = BatchesInTurns(sampler, part, num_parts, most)
+        return EvaluationBatches(self._loader(dataset, own), len(own), self._prepare)
 
     def _loader(self, dataset: Dataset | dict[str, Dataset], sampler: Sampler) -> BatchLoader:
         return build_loader(dataset, sampler, self._num_workers, self._prepare.device.type == "cuda")

@@ -1,8 +1,7 @@
 """The one evaluation loop, which all three scripts use."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from envs.losses import Batch
 from envs.metrics import Values
 from envs.tasks import PROTOCOLS, Task
 from models.shared_paths import Gates
+from utils.distributed import gather, in_step, meet
 from utils.modes import evaluation_mode
 from utils.progress import progress_bar
 
@@ -50,19 +50,20 @@ def evaluate(
     gates: Gates,
     batches: Collection[Batch],
     tasks: Mapping[str, Task],
-    max_batches: int | None = None,
+    before_each: Callable[[], object] = meet,
 ) -> Evaluation:
     """Evaluate the tasks in both protocols; the network returns to the mode it was in.
 
+    Several processes evaluate together, each its own batches, and have the same outcome.
+
     Args:
         net: called as `net(inputs, gates)`, returns {task: prediction}.
-        max_batches: stop after so many (release: 11 while training); None takes all.
+        before_each: called before each batch, and may end the evaluation by what it raises.
     """
     meters = {protocol: {name: task.new_metric(protocol) for name, task in tasks.items()} for protocol in PROTOCOLS}
-    num_batches = len(batches) if max_batches is None else min(len(batches), max_batches)
     num_samples = 0
     with evaluation_mode(net):
-        for batch in progress_bar(islice(batches, num_batches), "evaluation", num_batches):
+        for batch in progress_bar(in_step(batches, before_each), "evaluation", len(batches)):
             inputs = inputs_of(batch)
             predictions = net(inputs, gates_of_present(gates, inputs))
             num_samples += number_of_inputs(inputs)
@@ -74,4 +75,4 @@ def evaluate(
         protocol: {name: meter.compute() if meter is not None else None for name, meter in of_tasks.items()}
         for protocol, of_tasks in meters.items()
     }
-    return Evaluation(metrics, num_samples)
+    return Evaluation(metrics, sum(gather(num_samples)))

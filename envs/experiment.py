@@ -15,6 +15,7 @@ from envs.run import Run
 from envs.run_files import Checkpoints, RunFiles
 from envs.task_sets import build_tasks
 from envs.tasks import Task
+from models.compiling import compile_parts
 from models.multitask import MultiTaskNet, build_network
 from models.policy import Curriculum, Policy
 from models.regularisers import (
@@ -28,11 +29,13 @@ from models.regularisers import (
 )
 from models.resnet import LAYOUTS as IMAGE_BACKBONES
 from models.shared_paths import HardGates, all_blocks
+from models.synchronised import synchronise_norms
 from models.text_cnn import LAYOUTS as TEXT_BACKBONES
 from utils.config import TestingConfig, TrainingConfig, flat_settings
 from utils.errors import UserError
 from utils.interruption import Interruption
 from utils.logger import RunLogger
+from utils.memory import return_freed_memory
 
 BEST_CHOSEN_ON = {
     "test": "test data (the release's protocol; `dataload.validation: held_out` avoids it)",
@@ -51,11 +54,13 @@ def configured_network(config: TestingConfig, tasks: Mapping[str, Task]) -> Mult
 
     Raises:
         UserError: the configuration asks for a variant that does not exist here, or for a backbone that does not
-            take the inputs of the data set.
+            take the inputs of the data set; or to be compiled where there is no compiler.
     """
     if config.policy_model == "instance-specific":
         raise UserError("policy_model: instance-specific is not available in this version; choose task-specific.")
-    return build_network(
+    if config.train.checkpointing:
+        return_freed_memory()
+    net = build_network(
         kind=network_kind(config, tasks),
         backbone=config.backbone,
         backbone_width=config.backbone_width,
@@ -70,6 +75,11 @@ def configured_network(config: TestingConfig, tasks: Mapping[str, Task]) -> Mult
         precision=config.train.precision,
         checkpointing=config.train.checkpointing,
     )
+    if config.train.sync_bn:
+        synchronise_norms(net)
+    if config.train.compile:
+        compile_parts(net)
+    return net
 
 
 def network_kind(config: TestingConfig, tasks: Mapping[str, Task]) -> str:
@@ -123,7 +133,7 @@ def configured_run(
         settings=config.train,
         configuration=flat_settings(config),
         data=data,
-        validation=data.evaluation("val", batch_size, whole=batches is None),
+        validation=data.evaluation("val", batch_size, whole=batches is None, most=batches),
         files=files,
         checkpoints=checkpoints,
         logger=logger,

@@ -1,15 +1,19 @@
-"""One loss per kind of task, each a scalar that is averaged over the pixels with ground truth.
+"""One loss per kind of task, each a mean over the pixels with ground truth.
 
 The losses are computed at the size of the prediction, an eighth of the image's: the ground truth is resized
 to it with the nearest neighbour, as the release does. A batch without a single valid pixel has loss 0 with a
 gradient of zeros, so that it neither stops nor moves the training.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from utils.collectives import sum_over_processes
 
 Batch = dict[str, Any]
 """What a data loader hands over. Where all tasks share each sample's image: "img" float32 [N, 3, H, W], "name"
@@ -43,14 +47,38 @@ def resize_target(target: Tensor, prediction: Tensor) -> Tensor:
     return F.interpolate(target.float(), size=prediction.shape[-2:], mode="nearest").to(target.dtype)
 
 
-def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of the valid values; 0, still part of the graph, where none is valid. Invalid ones may be NaN.
+@dataclass(frozen=True)
+class Mean:
+    """A weighted mean, in two parts: several processes have each a part of a batch, and their parts can be added up.
+
+    Attributes:
+        total: sum of weight * value, a scalar that is part of the graph.
+        weight: sum of the weights, a scalar.
+    """
+
+    total: Tensor
+    weight: Tensor
+
+    @property
+    def value(self) -> Tensor:
+        """The mean; 0, still part of the graph, where nothing has a weight."""
+        return self.total / torch.where(self.weight > 0, self.weight, 1.0)
+
+
+def means_of_whole_batch(parts: Mapping[str, Mean]) -> dict[str, Mean]:
+    """The means over what all processes have of a batch, from those over this process's part."""
+    sums = sum_over_processes(torch.stack([term for part in parts.values() for term in (part.total, part.weight)]))
+    return {name: Mean(total, weight) for name, (total, weight) in zip(parts, sums.view(-1, 2), strict=True)}
+
+
+def masked_mean(values: Tensor, valid: Tensor) -> Mean:
+    """Mean of the valid values; invalid ones may be NaN.
 
     Args:
         values: float [N, 1, h, w].
         valid: bool [N, 1, h, w].
     """
-    return torch.where(valid, values, 0.0).sum() / valid.sum().clamp(min=1)
+    return Mean(torch.where(valid, values, 0.0).sum(), valid.sum())
 
 
 # --------------------------------------------------------------------------------------- semantic segmentation
@@ -66,7 +94,7 @@ def class_weights(batch: Batch) -> Tensor:
     return batch["seg_weight"]
 
 
-def weighted_cross_entropy(prediction: Tensor, seg: Tensor, weights: Tensor) -> Tensor:
+def weighted_cross_entropy(prediction: Tensor, seg: Tensor, weights: Tensor) -> Mean:
     """Cross-entropy of the pixels, weighted sum over the sum of weights.
 
     Args:
@@ -77,10 +105,10 @@ def weighted_cross_entropy(prediction: Tensor, seg: Tensor, weights: Tensor) -> 
     seg = resize_target(seg[:, None], prediction)[:, 0]
     weights = resize_target(weights[:, None], prediction)[:, 0]
     cross_entropy = F.cross_entropy(prediction.float(), seg, ignore_index=IGNORED_CLASS, reduction="none")
-    return (weights * cross_entropy).sum() / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+    return Mean((weights * cross_entropy).sum(), weights.sum())
 
 
-def segmentation_loss(prediction: Tensor, batch: Batch) -> Tensor:
+def segmentation_loss(prediction: Tensor, batch: Batch) -> Mean:
     """Cross-entropy of the labelled pixels (release).
 
     Args:
@@ -90,7 +118,7 @@ def segmentation_loss(prediction: Tensor, batch: Batch) -> Tensor:
     return weighted_cross_entropy(prediction, batch["seg"], label_weights(batch))
 
 
-def class_weighted_segmentation_loss(prediction: Tensor, batch: Batch) -> Tensor:
+def class_weighted_segmentation_loss(prediction: Tensor, batch: Batch) -> Mean:
     """Cross-entropy of the labelled pixels, weighted by the prior factors of their classes (release, Taskonomy).
 
     Args:
@@ -103,7 +131,7 @@ def class_weighted_segmentation_loss(prediction: Tensor, batch: Batch) -> Tensor
 # ------------------------------------------------------------------------------- normals, depth, response maps
 
 
-def normal_loss(prediction: Tensor, batch: Batch) -> Tensor:
+def normal_loss(prediction: Tensor, batch: Batch) -> Mean:
     """One minus the mean cosine between predicted and true normal.
 
     The release never applies Taskonomy's mask, and learns the arbitrary normals of what was not measured; here
@@ -120,7 +148,7 @@ def normal_loss(prediction: Tensor, batch: Batch) -> Tensor:
     return masked_mean(1 - cosine, valid)
 
 
-def absolute_loss(prediction: Tensor, batch: Batch, target: str) -> Tensor:
+def absolute_loss(prediction: Tensor, batch: Batch, target: str) -> Mean:
     """Mean absolute difference, in the unit of the target (release: depth, keypoints and edges).
 
     Args:
@@ -136,7 +164,7 @@ def absolute_loss(prediction: Tensor, batch: Batch, target: str) -> Tensor:
 # ---------------------------------------------------------------------------------------------- classification
 
 
-def classification_loss(prediction: Tensor, batch: Batch, target: str) -> Tensor:
+def classification_loss(prediction: Tensor, batch: Batch, target: str) -> Mean:
     """Mean cross-entropy (release, DomainNet).
 
     Args:
@@ -144,4 +172,5 @@ def classification_loss(prediction: Tensor, batch: Batch, target: str) -> Tensor
         batch: class numbers int64 [N] in 0..C-1; no number is ignored.
         target: their entry of the batch.
     """
-    return F.cross_entropy(prediction.float(), batch[target])
+    classes = batch[target]
+    return Mean(F.cross_entropy(prediction.float(), classes, reduction="sum"), prediction.new_full((), len(classes)))

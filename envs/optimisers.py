@@ -29,7 +29,20 @@ def warm_up_optimiser(net: MultiTaskNet, heads_lr: float, backbone_lr: float) ->
 
 def weight_optimiser(net: MultiTaskNet, heads_lr: float, backbone_lr: float) -> SGD:
     """For the weights while the policy is learned."""
-    return SGD(_weight_groups(net, heads_lr, backbone_lr), momentum=0.9, weight_decay=WEIGHT_DECAY, fused=True)
+    optimiser = SGD(_weight_groups(net, heads_lr, backbone_lr), momentum=0.9, weight_decay=WEIGHT_DECAY, fused=True)
+    begin_momenta(optimiser)
+    return optimiser
+
+
+def begin_momenta(optimiser: SGD) -> None:
+    """Give weights that have no momentum yet one of 0, with which their first step is the same.
+
+    A fused step fails if some weights have one and others, of blocks that no task has executed so far, have none.
+    """
+    for group in optimiser.param_groups:
+        for weight in group["params"]:
+            if weight.requires_grad and "momentum_buffer" not in optimiser.state[weight]:
+                optimiser.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def policy_optimiser(net: MultiTaskNet, policy_lr: float) -> Adam:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from envs.data import BatchStream
 from envs.losses import Batch
-from envs.optimisers import learning_rates, loss_scaler, policy_optimiser, step_decay, weight_optimiser
+from envs.optimisers import begin_momenta, learning_rates, loss_scaler, policy_optimiser, step_decay, weight_optimiser
 from envs.resuming import StoppedRun, restore
 from envs.run import Run, ScoredEvaluation
 from envs.step_reports import StepReports
@@ -21,9 +21,11 @@ from envs.steps import policy_step, training_mode, weight_step
 from envs.training import Progress, Training, attempt, saved_when_interrupted
 from envs.weight_training import WeightTraining, train_weights
 from models.policy import Curriculum, Policy
+from models.replication import common_gates, common_noise, replicated
 from models.shared_paths import Gates, all_blocks, decided
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.devices import derived_seed
+from utils.distributed import done_by_first
 from utils.files import write_json
 from utils.pictures import save_shares
 from utils.tables import format_shares
@@ -84,12 +86,14 @@ class PolicyLearning(Training):
 
     Attributes:
         weight_steps, policy_steps: how many a period has of each.
+        net: the run's, as weight steps call it.
     """
 
     phase: ClassVar[str] = "policy"
 
     weight_steps: int
     policy_steps: int
+    net: nn.Module
     weight_optimiser: Optimizer
     weight_decay: LRScheduler
     policy_optimiser: Optimizer
@@ -118,6 +122,7 @@ class PolicyLearning(Training):
         progress = PolicyProgress(iteration=warm_up_end(run), **begin)
         if stopped:
             progress = restore(stopped, run, PolicyProgress, optimisers, scaler, reports)
+            begin_momenta(optimisers["weights"])
         decay = None
         if settings.policy_decay_lr_freq is not None:
             decay = (settings.policy_decay_lr_freq, settings.policy_decay_lr_rate)
@@ -125,6 +130,8 @@ class PolicyLearning(Training):
         return cls(
             weight_steps,
             policy_steps,
+            # Soft gates take a share of every block.
+            replicated(run.net, uses_all_weights=not settings.hard_sampling),
             optimisers["weights"],
             step_decay(optimisers["weights"], heads=decay, backbone=decay, steps=taken),
             optimisers["policy"],
@@ -179,7 +186,7 @@ def learn_policy(
         elif progress.best and progress.best.iteration < best_from and progress.iteration < settings.total_iters:
             progress.best = None  # it was, of a run that was to end before any could be
         elif progress.best:
-            write_policy(run, *best_policy(run))  # a crash may have come between `best` and its policy
+            done_by_first(write_policy, run, *best_policy(run))  # a crash may have come between `best` and its policy
         # A stop may lie anywhere in a period; whatever of it was done before is not done again.
         while progress.iteration < settings.total_iters or progress.position > 0:
             if progress.position == 0:
@@ -208,7 +215,7 @@ def take_weight_steps(run: Run, learning: PolicyLearning, batches: BatchStream) 
     def step(batch: Batch) -> dict[str, Tensor]:
         gates = draw_constant_gates(policy, progress.temperature, progress.num_open, hard)
         optimiser, scaler = learning.weight_optimiser, learning.scaler
-        return weight_step(run.net, gates, batch, run.tasks, run.loss_weights, optimiser, scaler)
+        return weight_step(learning.net, gates, batch, run.tasks, run.loss_weights, optimiser, scaler)
 
     training_mode(run.net, run.fix_bn)
     for _ in period_iterations(run, learning, learning.weight_steps, "weights"):
@@ -228,7 +235,7 @@ def take_policy_steps(run: Run, learning: PolicyLearning, batches: BatchStream, 
     draw_gates = policy.draw_hard_gates if run.settings.hard_sampling else policy.draw_gates
 
     def step(batch: Batch) -> dict[str, Tensor]:
-        gates = draw_gates(progress.temperature, progress.num_open)
+        gates = common_gates(draw_gates(progress.temperature, progress.num_open, common_noise))
         on_logits = regularisers(dict(policy.logits.items()), progress.num_open)
         optimiser, scaler = learning.policy_optimiser, learning.scaler
         return policy_step(run.net, gates, batch, run.tasks, run.loss_weights, on_logits, optimiser, scaler)
@@ -272,9 +279,9 @@ def end_period(run: Run, learning: PolicyLearning) -> None:
 @torch.no_grad()
 def draw_constant_gates(policy: Policy, temperature: float, num_open: int, hard: bool) -> Gates:
     """Gates for a weight step; hard ones as numbers, so that no skipped block is computed."""
-    if hard:
-        return decided(policy.draw_hard_gates(temperature, num_open))
-    return policy.draw_gates(temperature, num_open)
+    draw_gates = policy.draw_hard_gates if hard else policy.draw_gates
+    gates = common_gates(draw_gates(temperature, num_open, common_noise))
+    return decided(gates) if hard else gates
 
 
 def evaluate_sample(run: Run, progress: PolicyProgress) -> ScoredEvaluation:
@@ -296,7 +303,7 @@ def keep_as_best(run: Run, learning: PolicyLearning, scored: ScoredEvaluation) -
     progress = learning.progress
     progress.best = scored
     learning.save(run, run.checkpoints.best)
-    write_policy(run, run.net.policy, progress.iteration, progress.num_open)
+    done_by_first(write_policy, run, run.net.policy, progress.iteration, progress.num_open)
 
 
 def best_policy(run: Run) -> tuple[Policy, int, int]:

@@ -1,17 +1,41 @@
 """Phase 3: retrain the network under an architecture sampled from the policy."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 from envs.data import Data
 from envs.results import collect_retraining
 from envs.resuming import StoppedRun, make_room, refuse_another_run, refuse_other_data, stopped_run
 from envs.run import Run, ScoredEvaluation
 from envs.run_files import RunFiles
+from envs.tasks import Task
 from envs.weight_training import WeightTraining, refuse_other_gates, train_weights
+from models.multitask import MultiTaskNet
 from models.shared_paths import HardGates
 from utils.config import TrainingConfig
 from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class RetrainingPlan:
+    """What is the same for all retrainings of a policy, and which are still to come.
+
+    Attributes:
+        learned_net: the network of policy learning.
+        data: with the draws of any seed.
+        pretrained: ImageNet's weights, for new networks to begin with; None to begin with random ones.
+        architectures: exp_id -> gates, for every seed of the configuration.
+        remaining: exp_id -> seed of those that are still to be trained.
+    """
+
+    tasks: dict[str, Task]
+    learned_net: MultiTaskNet
+    data: Data
+    pretrained: dict[str, Tensor] | None
+    architectures: dict[int, HardGates]
+    remaining: dict[int, int]
 
 
 def remaining_seeds(

@@ -10,6 +10,7 @@ from envs.scoring import score
 from envs.tasks import Task
 from models.multitask import MultiTaskNet
 from models.shared_paths import Gates
+from models.synchronised import average_statistics
 from utils.config import TrainSection
 from utils.devices import random_states
 from utils.interruption import Interruption
@@ -37,7 +38,7 @@ class Run:
         loss_weights: weight of each loss: the lambdas of the tasks, and those of "sparsity" and "sharing".
         settings: the `train` section of the configuration.
         configuration: dotted key -> plain value, as checkpoints keep it.
-        validation: batches that choose `best`.
+        validation: batches that choose `best` (release: 11 of them).
         checkpoints: where this training is saved.
         interruption: asked after each step and each evaluated batch whether to stop.
         fix_bn: whether BatchNorms keep to their running statistics while training.
@@ -57,16 +58,20 @@ class Run:
     fix_bn: bool
 
     def evaluate(self, gates: Gates, iteration: int) -> ScoredEvaluation:
-        """Evaluate on the validation batches, at most `eval_batches` of them (release), and log the outcome."""
-        batches = self.interruption.watching(self.validation)
-        evaluation = evaluate(self.net, gates, batches, self.tasks, self.settings.eval_batches)
+        """Evaluate on the validation batches, and log the outcome."""
+        average_statistics(self.net)
+        evaluation = evaluate(self.net, gates, self.validation, self.tasks, before_each=self.interruption.check)
         scored = ScoredEvaluation(evaluation, score(evaluation.metrics["release"], self.tasks), iteration)
         self.logger.scalars("evaluation", iteration, {"score": scored.score, **evaluation.flat()})
         self.logger.message(f"iteration {iteration}: score {scored.score:.4f}  {evaluation.headlines(self.tasks)}")
         return scored
 
     def state(self) -> dict[str, Any]:
-        """What every checkpoint keeps, whatever the phase: weights, logits, random states and what they belong to."""
+        """What every checkpoint keeps, whatever the phase: weights, logits, random states and what they belong to.
+
+        Processes call it together; they have all of it in common.
+        """
+        average_statistics(self.net)
         return {
             "mtl-net": self.net.state_dict(),
             "random_states": random_states(),

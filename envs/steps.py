@@ -1,4 +1,8 @@
-"""One training step of each kind, with everything passed in."""
+"""One training step of each kind, with everything passed in.
+
+Several processes take a step together, each with its part of the batch. Losses are those of the whole batch, and so
+whether the step is taken; gradients too, as far as network and gates are those of `models.replication`.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,19 +13,21 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from envs.batches import inputs_of
-from envs.losses import Batch
+from envs.losses import Batch, means_of_whole_batch
 from envs.tasks import Task
 from models.blocks import SharedBatchNorm
 from models.multitask import MultiTaskNet
 from models.shared_paths import Gates
+from utils.vectors import as_vector, fill_from_vector
 
 UNSCALED = GradScaler("cpu", enabled=False)
 """For losses whose gradients need no scaling: in every precision but float16."""
 
 
 def task_losses(predictions: Mapping[str, Tensor], batch: Batch, tasks: Mapping[str, Task]) -> dict[str, Tensor]:
-    """The raw loss of every predicted task, a scalar each."""
-    return {task: tasks[task].loss(prediction, batch) for task, prediction in predictions.items()}
+    """The raw loss of every predicted task, a scalar each: the mean over the whole batch."""
+    parts = {task: tasks[task].loss(prediction, batch) for task, prediction in predictions.items()}
+    return {task: mean.value for task, mean in means_of_whole_batch(parts).items()}
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -51,7 +57,7 @@ class NotFinite(Exception):
 
 
 def weight_step(
-    net: MultiTaskNet,
+    net: nn.Module,
     gates: Gates,
     batch: Batch,
     tasks: Mapping[str, Task],
@@ -60,6 +66,9 @@ def weight_step(
     scaler: GradScaler = UNSCALED,
 ) -> dict[str, Tensor]:
     """Update the weights under given gates: warm-up, weight steps of policy learning, retraining.
+
+    Args:
+        net: a `MultiTaskNet`, in several processes `replicated`.
 
     Returns:
         The raw loss of each task and their weighted sum as "total", detached.
@@ -85,6 +94,7 @@ def policy_step(
     """Update the logits through the gates that were drawn from them; the weights stay as they are.
 
     Args:
+        gates: in several processes `common_gates`.
         regularisers: name -> loss on the logits; `loss_weights` weighs them as it weighs the tasks.
 
     Returns:
@@ -123,12 +133,15 @@ def update(
 @contextmanager
 def statistics_kept_from_bad_steps(net: nn.Module) -> Iterator[None]:
     """Undo what the forward pass of a step that is `NotFinite` did to BatchNorms' running statistics."""
-    before = [buffer.clone() for buffer in net.buffers()]
+    buffers: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in net.buffers():
+        buffers.setdefault(buffer.dtype, []).append(buffer)
+    before = {kind: as_vector(of_kind) for kind, of_kind in buffers.items()}
     try:
         yield
     except NotFinite:
-        for buffer, value in zip(net.buffers(), before, strict=True):
-            buffer.copy_(value)
+        for kind, of_kind in buffers.items():
+            fill_from_vector(of_kind, before[kind])
         raise
 
 

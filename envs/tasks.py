@@ -22,6 +22,7 @@ from envs.constants import (
 from envs.losses import (
     IGNORED_CLASS,
     Batch,
+    Mean,
     absolute_loss,
     class_weighted_segmentation_loss,
     class_weights,
@@ -63,8 +64,8 @@ class Task:
     """The entry of the batch that it learns from."""
     num_channels: int | None
     """Channels of the prediction; None where the configuration decides: one per class."""
-    loss: Callable[[Tensor, Batch], Tensor]
-    """(prediction [N, C, h, w], or [N, C] where not `per_pixel`; batch) -> scalar."""
+    loss: Callable[[Tensor, Batch], Mean]
+    """(prediction [N, C, h, w], or [N, C] where not `per_pixel`; batch) -> mean over what is valid."""
     metrics: Mapping[str, Callable[[], Metric]]
     """Protocol -> maker of an empty metric."""
     headline: str

@@ -16,6 +16,7 @@ from envs.losses import Batch
 from envs.run import Run, ScoredEvaluation
 from envs.steps import NotFinite
 from utils.checkpoint import load_checkpoint, save_checkpoint, save_latest
+from utils.distributed import done_by_first, gather
 from utils.errors import UserError
 from utils.interruption import Interrupted
 
@@ -76,13 +77,15 @@ class Training(ABC):
         Raises:
             UserError: it is not worth keeping, since a value of the network is not finite; or it cannot be written.
         """
+        state = self.saved_state(run)
         refuse_not_finite(run, self.progress)
-        save_checkpoint(path, self.saved_state(run))
+        done_by_first(save_checkpoint, path, state)
 
     def save_latest(self, run: Run) -> None:
         """Save as `latest`; what was `latest` becomes `previous`. Raises as `save`."""
+        state = self.saved_state(run)
         refuse_not_finite(run, self.progress)
-        save_latest(run.checkpoints.latest, run.checkpoints.previous, self.saved_state(run))
+        done_by_first(save_latest, run.checkpoints.latest, run.checkpoints.previous, state)
         self.saved_at = self.progress.iteration
 
     def save_now_and_then(self, run: Run) -> None:
@@ -119,7 +122,7 @@ def attempt(
         losses = step(batch)
     except NotFinite as fault:
         progress.bad_steps += 1
-        names = names_of(batch)
+        names = [name for names in gather(names_of(batch)) for name in names]
         run.logger.line("bad_step", progress.iteration, not_finite=fault.names, samples=names)
         run.logger.message(
             f"iteration {progress.iteration}: left out, since {' and '.join(fault.names)} "
@@ -141,7 +144,7 @@ def refuse_not_finite(run: Run, progress: Progress) -> None:
 
 def diverged(run: Run, progress: Progress) -> UserError:
     """What to say where training has diverged, and from where to go on."""
-    last_good = go_back_before(run, progress.iteration - progress.bad_steps)
+    last_good = done_by_first(go_back_before, run, progress.iteration - progress.bad_steps)
     return UserError(
         f"training has diverged: at iteration {progress.iteration}, after {progress.bad_steps} steps in a row that "
         f"were left out, losses, gradients or weights are not finite (see {run.logger.folder / 'log.txt'}); lower "

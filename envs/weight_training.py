@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -14,6 +15,7 @@ from envs.run import Run
 from envs.step_reports import StepReports
 from envs.steps import training_mode, weight_step
 from envs.training import Progress, Training, attempt, saved_when_interrupted
+from models.replication import replicated, uses_all_weights
 from models.shared_paths import HardGates
 from utils.errors import UserError
 
@@ -24,10 +26,12 @@ class WeightTraining(Training):
 
     Attributes:
         phase: "warm-up", "training" (without a policy) or "retraining".
+        net: the run's, as weight steps call it.
     """
 
     phase: str
     gates: HardGates
+    net: nn.Module
     optimiser: Optimizer
     decay: LRScheduler
     scaler: GradScaler
@@ -51,7 +55,8 @@ class WeightTraining(Training):
             progress = restore(stopped, run, Progress, {"weights": optimiser}, scaler, {"weights": reports})
         backbone_decay = (settings.decay_lr_freq, settings.decay_lr_rate)
         decay = step_decay(optimiser, settings.heads_decay_lr, backbone_decay, progress.iteration)
-        return cls(phase, gates, optimiser, decay, scaler, reports, progress)
+        net = replicated(run.net, uses_all_weights=uses_all_weights(run.net, gates))
+        return cls(phase, gates, net, optimiser, decay, scaler, reports, progress)
 
     def state(self, run: Run) -> dict[str, Any]:
         """Gates and all that training needs; `temp` is the release's name for the temperature."""
@@ -84,7 +89,7 @@ def train_weights(run: Run, training: WeightTraining, until: int, title: str, ke
     batches = run.data.training("train", settings.batch_size, start=progress.iteration)
     step = partial(
         weight_step,
-        run.net,
+        training.net,
         training.gates,
         tasks=run.tasks,
         loss_weights=run.loss_weights,

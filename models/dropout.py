@@ -1,13 +1,18 @@
-"""Dropout whose masks cost next to nothing.
+"""Dropout whose masks cost next to nothing, and do not depend on how many processes share a batch.
 
 PyTorch draws a number for every activation and keeps the mask as floating-point numbers. The heads drop every second
 activation, for which one random bit is enough; on a CPU that is a tenth of a training step saved, and three quarters
 of what the masks take of the memory.
+
+Each process draws the masks of the whole batch, and takes those of its part. So all go on with the same random state,
+which is the one that a single process would have.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from utils.distributed import num_processes, process_number
 
 BITS_OF_A_BYTE = tuple(2**bit for bit in range(8))
 
@@ -30,10 +35,28 @@ class ReluDropout(nn.Dropout):
         return x * (kept.to(torch.uint8) * 2)
 
 
+class BatchDropout(nn.Dropout):
+    """`nn.Dropout`, for a process's part of a batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, ...] -> the same shape."""
+        if not self.training or self.p == 0:
+            return x
+        kept = own_part(x.new_empty(len(x) * num_processes(), *x.shape[1:]).bernoulli_(1 - self.p))
+        return x * (kept / (1 - self.p))
+
+
+def own_part(drawn: Tensor) -> Tensor:
+    """Of what was drawn for the whole batch, [processes * N, ...], the samples of this process, [N, ...]."""
+    return drawn.chunk(num_processes())[process_number()]
+
+
 def random_bits(like: Tensor) -> Tensor:
     """True or False with equal chances, bool of the shape and memory layout of `like` [N, C, ...]."""
     num_samples, num_bits = len(like), like[0].numel()
-    drawn = torch.empty(num_samples, -(-num_bits // 8), dtype=torch.uint8, device=like.device).random_(0, 256)
+    num_bytes = -(-num_bits // 8)
+    whole_batch = torch.empty(num_samples * num_processes(), num_bytes, dtype=torch.uint8, device=like.device)
+    drawn = own_part(whole_batch.random_(0, 256))
     bits = (drawn[..., None] & torch.tensor(BITS_OF_A_BYTE, dtype=torch.uint8, device=like.device)).ne(0)
     bits = bits.view(num_samples, -1)[:, :num_bits]
     if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):

@@ -14,7 +14,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from models.batched_paths import run_batched_paths
 from models.blocks import ONE_TURN, SharedBatchNorm, Turns
 from models.multitask import MultiTaskNet
-from models.shared_paths import HardGates
+from models.shared_paths import HardGates, run_shared_paths
 from models.winograd import WinogradConv, is_winograd_faster
 
 
@@ -23,8 +23,7 @@ def prepare_for_inference(net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
     prepared = deepcopy(net).eval().requires_grad_(False)
     drop_dead_blocks(prepared, gates)
     fold_batch_norms(prepared)
-    if not net.task_bn:
-        prepared.run_paths = run_batched_paths
+    prepared.run_paths = run_shared_paths if net.task_bn else run_batched_paths
     if net.precision == torch.float32 and next(net.parameters()).device.type == "cpu":
         use_winograd(prepared)
     return prepared

@@ -18,6 +18,7 @@ from models.blocks import (
     SharedBatchNorm,
     Turns,
 )
+from models.dropout import BatchDropout
 
 PADDING = 0
 """The token that stands behind the end of a text."""
@@ -32,7 +33,7 @@ class TextStem(nn.Module):
     def __init__(self, num_words: int, channels: int, dropout: float, norm: Norm = SharedBatchNorm) -> None:
         super().__init__()
         self.embedding = nn.Embedding(num_words, channels, padding_idx=PADDING)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = BatchDropout(dropout)
         self.conv = nn.Conv1d(channels, channels, 3, padding=1, bias=False)
         self.bn = norm(channels)
 

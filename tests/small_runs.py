@@ -72,14 +72,15 @@ def small_run(
     folder: Path, data: Data, logger: RunLogger, interruption: Interruption | None = None, **settings: object
 ) -> Run:
     """A run below `folder` with a new network; `settings` replace those of the `train` section."""
+    train = TrainSection(**{**SETTINGS, **settings})
     return Run(
         net=small_net(),
         tasks=TASKS,
         loss_weights=LOSS_WEIGHTS,
-        settings=TrainSection(**{**SETTINGS, **settings}),
+        settings=train,
         configuration={},
         data=data,
-        validation=data.evaluation("val", 2, whole=False),
+        validation=data.evaluation("val", 2, whole=False, most=train.eval_batches),
         files=run_files(folder),
         checkpoints=run_files(folder).of_training(),
         logger=logger,

@@ -100,7 +100,7 @@ def test_losses_and_metrics_equal_the_cpus(dataset: str) -> None:
     for device in DEVICES:
         batch, predictions = (to_device(part(dataset, 0), device) for part in (parity_batch, parity_predictions))
         for name, task in tasks.items():
-            values[device][name] = task.loss(predictions[name], batch).item()
+            values[device][name] = task.loss(predictions[name], batch).value.item()
             for protocol in PROTOCOLS:
                 meter = task.new_metric(protocol)
                 if meter is not None:

@@ -60,6 +60,19 @@ def test_evaluation_takes_frames_in_order_as_often_as_asked(data: Data, whole: b
         assert seen[0]["img"].shape[2:] == (32, 48)
 
 
+@pytest.mark.parametrize(("most", "names"), [(1, "ab"), (2, "abcd"), (11, "abcde")])
+def test_evaluation_ends_after_so_many_batches(data: Data, most: int, names: str) -> None:
+    batches = data.evaluation("test", batch_size=2, whole=True, most=most)
+    assert [name for batch in batches for name in batch["name"]] == list(names)
+    assert len(batches) == min(most, 3)
+
+
+def test_the_first_samples_come_one_by_one(data: Data) -> None:
+    assert [batch["name"] for batch in data.first_samples("test", 3)] == [["a"], ["b"], ["c"]]
+    assert len(data.first_samples("test", 9)) == 5
+    assert not list(data.first_samples("test", 0))
+
+
 def test_data_tells_its_size_and_what_it_noticed_once(data: Data) -> None:
     assert data.example("val").shape == (1, 3, 32, 48)
     assert data.seed == 88

@@ -54,6 +54,23 @@ def test_the_first_gpu_named_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert current == [1, 2], "nothing is put on GPU 0 by default"
 
 
+def test_each_of_several_processes_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = pretend_gpus(monkeypatch, 4)
+    monkeypatch.setattr("utils.devices.num_processes", lambda: 2)
+    chosen = []
+    for number in range(2):
+        monkeypatch.setattr("utils.devices.number_on_this_machine", lambda number=number: number)
+        chosen.append(choose_device([3, 1]))
+    assert chosen == [
+        (torch.device("cuda", 3), "device: GPU 3, Model 3; 2 processes share the batches"),
+        (torch.device("cuda", 1), "device: GPU 1, Model 1; 2 processes share the batches"),
+    ]
+    assert current == [3, 1]
+    with pytest.raises(UserError, match="--gpus names 1, fewer than the processes"):
+        choose_device([3])
+    assert choose_device([-1])[1].endswith("--gpus -1; 2 processes share the batches")
+
+
 @pytest.mark.parametrize("gpus", [[2], [0, 7], [-1, 0], [-2]])
 def test_gpus_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch, gpus: list[int]) -> None:
     pretend_gpus(monkeypatch, 2)

@@ -1,10 +1,11 @@
-"""Dropout by random bits: its share, its scale, its gradient, its independence."""
+"""Dropout by random bits: its share, its scale, its gradient, its independence; and masks that processes share."""
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from models.dropout import ReluDropout, random_bits
+from models.dropout import BatchDropout, ReluDropout, random_bits
 
 
 def activations(layout: torch.memory_format = torch.contiguous_format) -> Tensor:
@@ -51,3 +52,40 @@ def test_evaluation_drops_nothing() -> None:
 def test_values_that_are_not_finite_stay_so() -> None:
     x = torch.full((1, 1, 8, 8), torch.nan)
     assert ReluDropout()(x).isnan().all()
+
+
+# Masks of the whole batch
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 7), (6, 9, 4)])
+@pytest.mark.parametrize("dropout", [ReluDropout(), BatchDropout(0.1)])
+def test_processes_have_their_rows_of_the_mask_of_the_whole_batch(
+    dropout: nn.Module, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.rand(shape) + 1
+
+    def drop(x: Tensor) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(5)
+        return dropout.train()(x.clone()), torch.rand(1)
+
+    whole, after = drop(x)
+    monkeypatch.setattr("models.dropout.num_processes", lambda: 2)
+    parts = []
+    for number, part in enumerate(x.chunk(2)):
+        monkeypatch.setattr("models.dropout.process_number", lambda number=number: number)
+        out, after_part = drop(part)
+        parts.append(out)
+        assert torch.equal(after_part, after), "all go on with the same random state"
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(*(part == 0 for part in parts))
+
+
+def test_a_part_of_a_batch_is_dropped_as_pytorch_drops_a_whole_one() -> None:
+    x = torch.rand(64, 50, 8) + 1
+    torch.manual_seed(5)
+    expected = F.dropout(x, 0.1)
+    torch.manual_seed(5)
+    assert torch.equal(BatchDropout(0.1)(x), expected)
+    assert (expected == 0).float().mean().item() == pytest.approx(0.1, abs=0.02)
+    assert torch.equal(BatchDropout(0.1).eval()(x), x)
+    assert torch.equal(BatchDropout(0.0)(x), x)

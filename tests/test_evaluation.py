@@ -1,7 +1,5 @@
 """The evaluation loop: what it measures, how much it takes, and that the network is left as it was."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +9,8 @@ from envs.losses import Batch
 from envs.task_sets import build_tasks
 from envs.tasks import PROTOCOLS, Task
 from models.shared_paths import Gates, all_blocks
+from tests.small_runs import StopAtCheck
+from utils.interruption import Interrupted
 
 NUM_CHANNELS = {"seg": 5, "sn": 3, "depth": 1}
 GATES = all_blocks(NUM_CHANNELS, 4)
@@ -30,22 +30,6 @@ class StubNet(nn.Module):
         self.calls.append({"gates": gates, "training": training, "gradients": torch.is_grad_enabled()})
         features = self.trunk(image)
         return {task: self.heads[task](features) for task in gates}
-
-
-class CountedBatches:
-    """Batches that count how many were fetched."""
-
-    def __init__(self, batches: list[Batch]) -> None:
-        self.batches = batches
-        self.fetched = 0
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.batches:
-            self.fetched += 1
-            yield batch
 
 
 def make_batch(seed: int, num_images: int) -> Batch:
@@ -103,17 +87,14 @@ def test_the_network_runs_once_per_batch_in_evaluation_mode(net: StubNet, batche
     assert net.calls == 2 * [{"gates": GATES, "training": {False}, "gradients": False}]
 
 
-def test_max_batches_is_where_it_stops(net: StubNet, batches: list[Batch]) -> None:
-    counted = CountedBatches(batches)
-    first = evaluate(net, GATES, counted, make_tasks(), max_batches=1)
-    assert counted.fetched == 1
-    assert first.num_samples == 2
-    assert first.metrics == evaluate(net, GATES, batches[:1], make_tasks()).metrics
-    assert first.metrics != evaluate(net, GATES, batches, make_tasks()).metrics
-
-
-def test_more_batches_than_there_are_take_all(net: StubNet, batches: list[Batch]) -> None:
-    assert evaluate(net, GATES, batches, make_tasks(), max_batches=11).num_samples == 3
+def test_it_can_be_ended_before_any_batch(net: StubNet, batches: list[Batch]) -> None:
+    for number in (1, 2):
+        net.calls.clear()
+        with pytest.raises(Interrupted):
+            evaluate(net.train(), GATES, batches, make_tasks(), before_each=StopAtCheck(number).check)
+        assert len(net.calls) == number - 1
+        assert all(module.training for module in net.modules())
+    assert evaluate(net, GATES, batches, make_tasks(), before_each=StopAtCheck(3).check).num_samples == 3
 
 
 def test_every_module_returns_to_its_own_mode(net: StubNet, batches: list[Batch]) -> None:

@@ -15,7 +15,9 @@ GATES = {"seg": [1, 0, 0, 1, 0, 1, 1, 0], "depth": [1, 1, 0, 0, 0, 1, 0, 1]}
 """Blocks 2 and 4 (a stage's first), counted from 0, are dead."""
 
 
-def network(kind: str = "dense", width: int = 8, task_bn: bool = False, precision: str = "fp32") -> MultiTaskNet:
+def network(
+    kind: str = "dense", width: int = 8, task_bn: bool = False, precision: str = "fp32", execution: str = "shared"
+) -> MultiTaskNet:
     net = build_network(
         backbone="VDCNN17" if kind == "text" else "ResNet18",
         kind=kind,
@@ -25,6 +27,7 @@ def network(kind: str = "dense", width: int = 8, task_bn: bool = False, precisio
         num_words=30,
         task_bn=task_bn,
         precision=precision,
+        execution=execution,
     )
     net.load_state_dict({key: torch.from_numpy(seeded(key, value.shape)) for key, value in net.state_dict().items()})
     return net
@@ -36,11 +39,18 @@ def inputs(kind: str) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("kind", "task_bn"), [("dense", False), ("classification", False), ("classification", True), ("text", False)]
+    ("kind", "task_bn", "execution"),
+    [
+        ("dense", False, "shared"),
+        ("classification", False, "shared"),
+        ("classification", True, "shared"),
+        ("classification", True, "task_by_task"),
+        ("text", False, "task_by_task"),
+    ],
 )
 @torch.inference_mode()
-def test_predictions_are_the_networks_own(kind: str, task_bn: bool) -> None:
-    net, seen = network(kind, task_bn=task_bn).eval(), inputs(kind)
+def test_predictions_are_the_networks_own(kind: str, task_bn: bool, execution: str) -> None:
+    net, seen = network(kind, task_bn=task_bn, execution=execution).eval(), inputs(kind)
     expected, prepared = net(seen, GATES), prepare_for_inference(net, GATES)
     for gates in (GATES, {"depth": GATES["depth"]}):
         predictions = prepared(seen, gates)

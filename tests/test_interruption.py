@@ -48,17 +48,6 @@ def test_signals_that_are_ignored_stay_so() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_watched_items_end_with_a_request_and_can_be_gone_through_again(capfd: pytest.CaptureFixture) -> None:
-    with Interruption() as interruption:
-        items = interruption.watching([1, 2, 3])
-        assert (len(items), list(items), list(items)) == (3, [1, 2, 3], [1, 2, 3])
-        one_by_one = iter(items)
-        assert next(one_by_one) == 1
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Interrupted):
-            next(one_by_one)
-
-
 READ_BY_NOBODY = """
 import os, signal, sys
 from pathlib import Path

@@ -11,7 +11,7 @@ import torch
 from tensorboardX.proto import event_pb2
 
 from utils.errors import UserError
-from utils.logger import RunLogger, RunningMeans
+from utils.logger import RunLogger, RunningMeans, SilentLogger
 from utils.progress import progress_bar
 
 
@@ -102,6 +102,20 @@ def points(content: bytes) -> list[tuple[int, float]]:
         for value in event.summary.value
         if value.tag == "weights/loss"
     ]
+
+
+def test_a_silent_logger_goes_through_the_iterations_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with SilentLogger(tmp_path / "logs") as logger:
+        assert list(logger.progress(range(3, 5), "weights", 10)) == [3, 4]
+        logger.message("said")
+        logger.show(3, {"seg": 1.0})
+        logger.scalars("weights", 3, {"seg": 1.0})
+        logger.line("bad_step", 3)
+        assert logger.position() == 0
+    assert (logger.folder, capsys.readouterr().out) == (tmp_path / "logs", "")
+    assert not (tmp_path / "logs").exists()
 
 
 def test_a_log_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from envs.data import Data
+from envs.losses import Mean
 from envs.optimisers import policy_optimiser, weight_optimiser
 from envs.steps import NotFinite, frozen, policy_step, training_mode, weight_step
 from tests.small_runs import ALL_BLOCKS, LOSS_WEIGHTS, TASKS, small_data, small_net
+
+ONE = torch.tensor(1)
 
 
 @pytest.fixture
@@ -39,6 +42,23 @@ def test_a_weight_step_reports_raw_losses_and_their_weighted_sum(data: Data) -> 
     assert losses["total"].item() == pytest.approx(losses["seg"].item() + 3 * losses["depth"].item(), rel=1e-6)
     assert not any(loss.requires_grad for loss in losses.values())
     assert all(logits.grad is None for logits in net.policy.logits.values())
+
+
+def test_blocks_that_are_executed_for_the_first_time_learn_as_in_a_first_step(data: Data) -> None:
+    """The release's SGD, of which fused ones know that weights may have no gradient, but not that they may get one."""
+    batch = next(data.training("train", batch_size=2))
+    without = {task: [1, 1, 0, *path[3:]] for task, path in ALL_BLOCKS.items()}
+    net, twin = small_net(), small_net()
+    optimiser = weight_optimiser(net, 0.01, 0.01)
+    weight_step(net, without, batch, TASKS, LOSS_WEIGHTS, optimiser)
+    twin.load_state_dict(net.state_dict())
+    states = torch.get_rng_state()
+    weight_step(net, ALL_BLOCKS, batch, TASKS, LOSS_WEIGHTS, optimiser)
+    torch.set_rng_state(states)
+    weight_step(twin, ALL_BLOCKS, batch, TASKS, LOSS_WEIGHTS, weight_optimiser(twin, 0.01, 0.01))
+    first_steps = zip(net.backbone.blocks[2].named_parameters(), twin.backbone.blocks[2].parameters(), strict=True)
+    for (name, weight), alone in first_steps:
+        assert torch.equal(weight, alone) == ("shortcut" not in name), name
 
 
 def fail_while_frozen(module: nn.Module) -> None:
@@ -78,9 +98,8 @@ def test_a_step_that_is_not_finite_changes_nothing(
     batch = next(data.training("train", batch_size=2))
     if gradient_only:
         # The square root has no finite derivative at 0, whatever it is multiplied by.
-        monkeypatch.setitem(
-            TASKS, "depth", replace(TASKS["depth"], loss=lambda prediction, _: (prediction * 0).abs().sqrt().sum())
-        )
+        roots = replace(TASKS["depth"], loss=lambda prediction, _: Mean((prediction * 0).abs().sqrt().sum(), ONE))
+        monkeypatch.setitem(TASKS, "depth", roots)
     else:
         batch["depth"] *= float("nan")
     before = {name: value.clone() for name, value in net.state_dict().items()}

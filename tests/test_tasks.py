@@ -41,7 +41,7 @@ class TestRecords:
         batch, predictions = random_batch(0), random_predictions(0)
         for name, task in full_set(dataset).items():
             assert task.per_pixel
-            assert task.loss(predictions[name], batch).item() > 0
+            assert task.loss(predictions[name], batch).value.item() > 0
             for protocol in PROTOCOLS:
                 metric = task.new_metric(protocol)
                 metric.update(predictions[name], batch)
@@ -56,7 +56,7 @@ class TestRecords:
         logits[:, 3] = 0
         metric = task.new_metric("standard")
         metric.update(logits, batch)
-        assert metric.compute() == pytest.approx({"accuracy": 2 / 3, "err": task.loss(logits, batch).item()})
+        assert metric.compute() == pytest.approx({"accuracy": 2 / 3, "err": task.loss(logits, batch).value.item()})
         assert task.constant(task.valid_values(batch), 345).argmax() == 3
         assert task.to_target(logits).tolist() == [3, 3, 3]
         assert not task.per_pixel

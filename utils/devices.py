@@ -8,32 +8,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.distributed import num_processes, number_on_this_machine
 from utils.errors import UserError
+from utils.placement import usable_gpus
 
 
 def choose_device(gpus: Sequence[int]) -> tuple[torch.device, str]:
-    """The device for `--gpus`, and a line that says what was chosen.
+    """The device for `--gpus`, and a line that says what was chosen; each of several processes has its own GPU.
 
     `-1` asks for the CPU; without a CUDA device any choice falls back to it.
 
     Raises:
-        UserError: a GPU number that this machine does not have.
+        UserError: a GPU number that this machine does not have, or fewer GPUs than processes on it.
     """
-    threads = f"{torch.get_num_threads()} threads"
-    if list(gpus) == [-1]:
-        return torch.device("cpu"), f"device: CPU, {threads}, as asked for by --gpus -1"
-    if not torch.cuda.is_available():
-        return torch.device("cpu"), f"device: CPU, {threads}, since PyTorch finds no CUDA device"
-    available = torch.cuda.device_count()
-    for gpu in gpus:
-        if not 0 <= gpu < available:
-            raise UserError(f"--gpus {gpu}: this machine has GPUs 0 to {available - 1}; choose among them.")
+    usable, number, processes = usable_gpus(gpus), number_on_this_machine(), num_processes()
+    shared = f"; {processes} processes share the batches" if processes > 1 else ""
+    if not usable:
+        reason = "as asked for by --gpus -1" if list(gpus) == [-1] else "since PyTorch finds no CUDA device"
+        return torch.device("cpu"), f"device: CPU, {torch.get_num_threads()} threads, {reason}{shared}"
+    if number >= len(usable):
+        raise UserError(f"--gpus names {len(usable)}, fewer than the processes on this machine; name one for each.")
+    gpu = usable[number]
     # Else pinned memory and random states would open a context on GPU 0 as well.
-    torch.cuda.set_device(gpus[0])
-    line = f"device: GPU {gpus[0]}, {torch.cuda.get_device_name(gpus[0])}"
-    if len(gpus) > 1:
-        line += f"; a run uses one GPU, so {', '.join(str(gpu) for gpu in gpus[1:])} stay free"
-    return torch.device("cuda", gpus[0]), line
+    torch.cuda.set_device(gpu)
+    if processes == 1 and len(usable) > 1:
+        shared = f"; a run uses one GPU, so {', '.join(str(gpu) for gpu in usable[1:])} stay free"
+    return torch.device("cuda", gpu), f"device: GPU {gpu}, {torch.cuda.get_device_name(gpu)}{shared}"
 
 
 def seed_everything(seed: int) -> None:

@@ -32,6 +32,12 @@ class Fault:
         return re.search("|".join(self.signs), _description(error)) is not None
 
 
+LOST_PROCESS = Fault(
+    ("gloo/transport", "NCCL", "Operation timed out!", "DistNetworkError", "DistStoreError"),
+    "another process of this run has ended, or does not answer",
+    "look for what it, or the system, has to say about it",
+)
+
 FAULTS = (
     Fault(
         (r"signal: Bus error", r"shared memory.*No space left", r"ENOSPC.*/dev/shm", rf"exit code {errno.ENOSPC}\b"),
@@ -68,6 +74,7 @@ FAULTS = (
         "a data loading process died, most often because the system ended it for want of memory",
         "lower dataload.num_workers",
     ),
+    LOST_PROCESS,
 )
 """From the particular to the general: the first that explains an error is meant.
 

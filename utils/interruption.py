@@ -2,13 +2,11 @@
 
 import os
 import signal
-from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-Item = TypeVar("Item")
+from utils.distributed import highest, is_first_process
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What schedulers of preemptible machines send, and Ctrl+C."""
@@ -27,10 +25,13 @@ class Interrupted(SystemExit):
 
 
 class Interruption:
-    """As a context manager, takes the first SIGTERM or SIGINT for a request; a second one ends the process at once."""
+    """As a context manager, takes the first SIGTERM or SIGINT for a request; a second one ends the process at once.
+
+    What one of several processes is asked for, all do, at the same `check`.
+    """
 
     def __init__(self) -> None:
-        self._requested: int | None = None
+        self._requested = 0
         self._handlers_before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -44,17 +45,16 @@ class Interruption:
         self._restore_handlers()
 
     def check(self) -> None:
-        """Raise `Interrupted` if a stop was requested; called where the run's state is whole."""
-        if self._requested is not None:
-            raise Interrupted(self._requested)
-
-    def watching(self, items: Collection[Item]) -> "WatchedItems[Item]":
-        """The same items, with a `check` before each."""
-        return WatchedItems(items, self)
+        """Raise `Interrupted` if a stop was requested; called where the run's state is whole, by all processes."""
+        requested = highest(self._requested)
+        if requested:
+            raise Interrupted(requested)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self._requested = number
         self._restore_handlers()
+        if not is_first_process():
+            return
         # Not `print`: the signal may have come while the same stream was being written to.
         name = signal.Signals(number).name
         with suppress(OSError):  # who read it may be gone by the same signal
@@ -64,19 +64,3 @@ class Interruption:
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
         self._handlers_before = {}
-
-
-@dataclass(frozen=True)
-class WatchedItems(Generic[Item]):
-    """Items that can be gone through again and again until a stop is requested."""
-
-    items: Collection[Item]
-    interruption: Interruption
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Item]:
-        for item in self.items:
-            self.interruption.check()
-            yield item

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from utils.distributed import is_first_process
 from utils.errors import discard_output
 from utils.events import EventLog
 from utils.files import make_folder
@@ -103,6 +104,41 @@ class RunLogger:
         """Add a line to `metrics.jsonl`: numbers, names, lists of them."""
         self._lines.write(json.dumps({"kind": kind, "iteration": iteration, **values}).encode() + b"\n")
         self._lines.flush()
+
+
+class SilentLogger(RunLogger):
+    """What says nothing and writes nothing, in the place of a RunLogger."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def position(self) -> int:
+        """Where nothing is written, there is nothing before."""
+        return 0
+
+    def message(self, text: str) -> None:
+        pass
+
+    def progress(self, iterations: range, title: str, total: int) -> Iterator[int]:
+        """The iterations."""
+        yield from iterations
+
+    def show(self, iteration: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def scalars(self, kind: str, iteration: int, values: Mapping[str, float | None]) -> None:
+        pass
+
+    def line(self, kind: str, iteration: int, **values: Any) -> None:
+        pass
+
+
+def open_log(folder: Path, iteration: int = 0, position: int = 0) -> RunLogger:
+    """The log of a run, as `RunLogger`; of several processes, the first one alone has something to say."""
+    return RunLogger(folder, iteration, position) if is_first_process() else SilentLogger(folder)
 
 
 class RunningMeans:

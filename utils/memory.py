@@ -10,16 +10,22 @@ M_MMAP_THRESHOLD = -3
 LARGE = 256 * 1024
 """Bytes; all that counts among activations is larger."""
 
+LARGEST = 32 * 1024 * 1024
+"""Bytes; glibc's own threshold grows to it as large pieces of memory come and go."""
 
-def give_back_what_is_freed() -> bool:
+
+def return_freed_memory(at_once: bool = True) -> bool:
     """Let glibc return large tensors' memory to the system when they are freed; elsewhere nothing changes.
 
     It would keep the memory in a heap, where what is too small for the next tensor stays unused: a quarter of what
-    training takes. Giving back costs a few per cent of the time.
+    training takes. Returning costs a few per cent of the time.
+
+    Args:
+        at_once: False keeps it in the heap again.
 
     Returns: whether this is glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(ctypes.util.find_library("c"))
-    return libc.mallopt(M_MMAP_THRESHOLD, LARGE) == 1
+    return libc.mallopt(M_MMAP_THRESHOLD, LARGE if at_once else LARGEST) == 1

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from utils.distributed import is_first_process
 from utils.errors import UserError
 
 PATIENCE, PAUSE = 2.0, 0.02
@@ -18,7 +19,7 @@ PATIENCE, PAUSE = 2.0, 0.02
 
 @contextmanager
 def locked(folders: Iterable[Path], *names: str, shared: bool = False, patience: float = PATIENCE) -> Iterator[None]:
-    """Hold locks in each folder while the block runs.
+    """Hold locks in each folder while the block runs; of several processes of a run, the first one holds them for all.
 
     Args:
         names: of the locks; those of different names do not hinder each other.
@@ -28,6 +29,9 @@ def locked(folders: Iterable[Path], *names: str, shared: bool = False, patience:
     Raises:
         UserError: another process holds one of them; says which process, on which machine.
     """
+    if not is_first_process():
+        yield
+        return
     with ExitStack() as held:
         for folder in dict.fromkeys(path.resolve() for path in folders):
             for name in names:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from envs.losses import Batch
+from utils.collectives import sums_by_name
 from utils.errors import UserError
 
 Sums = dict[str, Tensor]
@@ -17,7 +18,7 @@ Resize = Callable[[Tensor, Tensor], Tensor]
 
 
 class Metric(ABC):
-    """The values of one task under one protocol, over all batches seen so far.
+    """The values of one task under one protocol, over all batches that this and other processes have seen so far.
 
     Sums are kept in float64 on the device of the predictions, and read once, by `compute()`.
     """
@@ -50,12 +51,14 @@ class Metric(ABC):
     def compute(self) -> Values:
         """The values over all batches so far, finite; all None if no batch had a valid pixel.
 
+        Processes that evaluate together call it together, and get the same.
+
         Raises:
             UserError: a prediction that counts was NaN or infinite.
         """
-        if not self._sums:
+        sums = sums_by_name({name: value.cpu() for name, value in self._sums.items()})
+        if not sums:
             return dict.fromkeys(self.names)
-        sums = {name: value.cpu() for name, value in self._sums.items()}
         if not all(value.isfinite().all() for value in sums.values()):
             raise UserError(
                 f"The predictions behind {self.names[0]} hold NaN or infinite values, so there is nothing to "

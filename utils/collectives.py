@@ -1,0 +1,86 @@
+"""Tensors that several processes compute together. Where there is one process, each comes back as it is.
+
+Gradients: whatever a process computes from its part of a batch gets a gradient that is as many times too large as there
+are processes, and the mean of the processes' gradients is that of the whole. DistributedDataParallel takes this mean
+for the weights.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from utils.distributed import gather, num_processes
+from utils.vectors import as_vector, fill_from_vector
+
+
+def sum_over_processes(part: Tensor) -> Tensor:
+    """The sum of all processes' tensors, in each of them; differentiable."""
+    return part if num_processes() == 1 else _Sum.apply(part)
+
+
+def as_in_first_process(tensor: Tensor) -> Tensor:
+    """The first process's tensor, in all; its gradient is the mean of all processes' gradients."""
+    return tensor if num_processes() == 1 else _FromFirst.apply(tensor)
+
+
+@torch.no_grad()
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    """The mean of all processes' tensors, in each of them; without gradient."""
+    if num_processes() == 1:
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total / num_processes()
+
+
+@torch.no_grad()
+def of_all_processes(tensor: Tensor) -> Tensor:
+    """The tensors [...] of all processes in their order, [processes, ...]; without gradient."""
+    if num_processes() == 1:
+        return tensor[None]
+    tensors = [torch.empty_like(tensor) for _ in range(num_processes())]
+    dist.all_gather(tensors, tensor)
+    return torch.stack(tensors)
+
+
+def sums_by_name(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """For each name that any process has, the sum of the tensors of that name; float64 on the CPU, of equal shapes."""
+    if num_processes() == 1:
+        return dict(sums)
+    shapes: dict[str, torch.Size] = {}
+    for of_process in gather({name: value.shape for name, value in sums.items()}):
+        shapes |= of_process
+    totals = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    for name, value in sums.items():
+        totals[name] += value
+    vector = as_vector(list(totals.values()))
+    dist.all_reduce(vector)
+    fill_from_vector(list(totals.values()), vector)
+    return totals
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        total = part.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * num_processes()
+
+
+class _FromFirst(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        tensor = tensor.clone()
+        dist.broadcast(tensor, src=0)
+        return tensor
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return mean_over_processes(gradient)
