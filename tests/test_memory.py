@@ -39,4 +39,4 @@ def test_what_is_freed_between_what_is_kept_goes_back() -> None:
         run = subprocess.run([sys.executable, "-c", PROGRAM, way], cwd=ROOT, capture_output=True, text=True, check=True)
         left[way] = float(run.stdout)
     assert left["returned"] == pytest.approx(100, abs=10)
-    assert min(left["as it is"], left["kept"]) > 180
+    assert min(left["as it is"], left["kept"]) > 150

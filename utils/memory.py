@@ -4,8 +4,9 @@ import ctypes
 import ctypes.util
 import platform
 
-M_MMAP_THRESHOLD = -3
-"""glibc's name of the size from which on a piece of memory is the system's own, and goes back to it when freed."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""glibc's names: of the free memory at the end of the heap that goes back to the system, and of the size from which on
+a piece of memory is the system's own, and goes back to it when freed."""
 
 LARGE = 256 * 1024
 """Bytes; all that counts among activations is larger."""
@@ -28,4 +29,6 @@ def return_freed_memory(at_once: bool = True) -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(ctypes.util.find_library("c"))
-    return libc.mallopt(M_MMAP_THRESHOLD, LARGE if at_once else LARGEST) == 1
+    size = LARGE if at_once else LARGEST
+    # Twice as much for the heap's end, as glibc itself has it.
+    return libc.mallopt(M_MMAP_THRESHOLD, size) == 1 and libc.mallopt(M_TRIM_THRESHOLD, 2 * size) == 1
