@@ -32,7 +32,7 @@ LONG_PATIENCE = timedelta(days=2)
 """How long they wait where one alone has something to do. Should it end, they notice at once."""
 FAREWELL = timedelta(seconds=10)
 """How long a process that fails waits to be heard."""
-LINGERING = 2.0
+LINGERING = 1.0
 """Seconds by which processes that are not at fault end later: whoever started them looks at who ended first."""
 
 _channel: dist.ProcessGroup | None = None
