@@ -1,11 +1,8 @@
 """The optimisers of the three phases (release): Adam, then SGD for weights and Adam for logits, then Adam again."""
 
-from collections.abc import Callable
-
 import torch
 from torch.amp import GradScaler
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from models.multitask import MultiTaskNet
 
@@ -57,24 +54,33 @@ def loss_scaler(net: MultiTaskNet) -> GradScaler:
     return GradScaler(device.type, enabled=net.precision == torch.float16)
 
 
-def step_decay(optimiser: Optimizer, heads: Decay | None, backbone: Decay | None, steps: int = 0) -> LambdaLR:
-    """StepLR with a frequency and a rate of its own for heads and backbone; None keeps the rate.
+class StepDecay:
+    """Rates that fall by steps, as torch's `StepLR` has them, with a decay of its own for each group of parameters.
+
+    They follow from the number of steps alone, whether these were taken or had to be left out.
 
     Args:
-        steps: those already taken, so that a resumed run has the rates it would have had.
+        optimiser: whose groups are named "heads" and "backbone", and have the rates to begin with.
+        heads, backbone: None keeps the rate.
+        steps: those of a run that goes on, which has the rates it would have had.
     """
-    decays = {"heads": heads, "backbone": backbone}
-    for group in optimiser.param_groups:
-        group["initial_lr"] = group["lr"]
-    factors = [_factor(decays[group["name"]]) for group in optimiser.param_groups]
-    return LambdaLR(optimiser, factors, last_epoch=steps - 1)
 
+    def __init__(self, optimiser: Optimizer, heads: Decay | None, backbone: Decay | None, steps: int = 0) -> None:
+        self._groups = {group["name"]: group for group in optimiser.param_groups}
+        self._first_rates = {name: group["lr"] for name, group in self._groups.items()}
+        self._decays = {"heads": heads, "backbone": backbone}
+        self._steps = steps
+        self._set_rates()
 
-def _factor(decay: Decay | None) -> Callable[[int], float]:
-    if decay is None:
-        return lambda iteration: 1.0
-    frequency, rate = decay
-    return lambda iteration: rate ** (iteration // frequency)
+    def step(self) -> None:
+        """Set the rates of the next step."""
+        self._steps += 1
+        self._set_rates()
+
+    def _set_rates(self) -> None:
+        for name, group in self._groups.items():
+            frequency, factor = self._decays[name] or (1, 1.0)
+            group["lr"] = self._first_rates[name] * factor ** (self._steps // frequency)
 
 
 def learning_rates(optimiser: Optimizer) -> dict[str, float]:

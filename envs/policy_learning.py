@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from envs.data import BatchStream
 from envs.losses import Batch
-from envs.optimisers import begin_momenta, learning_rates, loss_scaler, policy_optimiser, step_decay, weight_optimiser
+from envs.optimisers import StepDecay, begin_momenta, learning_rates, loss_scaler, policy_optimiser, weight_optimiser
 from envs.resuming import StoppedRun, restore
 from envs.run import Run, ScoredEvaluation
 from envs.step_reports import StepReports
@@ -95,7 +94,7 @@ class PolicyLearning(Training):
     policy_steps: int
     net: nn.Module
     weight_optimiser: Optimizer
-    weight_decay: LRScheduler
+    weight_decay: StepDecay
     policy_optimiser: Optimizer
     scaler: GradScaler
     weight_reports: StepReports
@@ -133,7 +132,7 @@ class PolicyLearning(Training):
             # Soft gates take a share of every block.
             replicated(run.net, uses_all_weights=not settings.hard_sampling),
             optimisers["weights"],
-            step_decay(optimisers["weights"], heads=decay, backbone=decay, steps=taken),
+            StepDecay(optimisers["weights"], heads=decay, backbone=decay, steps=taken),
             optimisers["policy"],
             scaler,
             reports["weights"],

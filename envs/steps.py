@@ -56,6 +56,18 @@ class NotFinite(Exception):
         self.names = names
 
 
+class ScaledTooMuch(NotFinite):
+    """A step whose gradients overflow float16 at the scale of the loss. No fault: the scale has been lowered.
+
+    Attributes:
+        scale: by which the next loss is multiplied.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__(["gradient"])
+        self.scale = scale
+
+
 def weight_step(
     net: nn.Module,
     gates: Gates,
@@ -73,7 +85,7 @@ def weight_step(
     Returns:
         The raw loss of each task and their weighted sum as "total", detached.
 
-    Raises: `NotFinite`.
+    Raises: `NotFinite`, in float16 also `ScaledTooMuch`.
     """
     optimiser.zero_grad(set_to_none=True)
     with statistics_kept_from_bad_steps(net):
@@ -100,7 +112,7 @@ def policy_step(
     Returns:
         The raw losses of tasks and regularisers and their weighted sum as "total", detached.
 
-    Raises: `NotFinite`.
+    Raises: `NotFinite`, in float16 also `ScaledTooMuch`.
     """
     optimiser.zero_grad(set_to_none=True)
     with statistics_kept_from_bad_steps(net), frozen(net.backbone, net.heads):
@@ -113,7 +125,8 @@ def update(
 ) -> dict[str, Tensor]:
     """Minimise the weighted sum by one step; returns the losses and the sum as "total", detached.
 
-    Raises: `NotFinite`, before the optimiser is asked for anything; the next loss is scaled less.
+    Raises: `NotFinite`, before the optimiser is asked for anything; `ScaledTooMuch` where the next loss is scaled less,
+        but by no less than 1.
     """
     total = weighted_sum(losses, loss_weights)
     scaler.scale(total).backward()
@@ -126,7 +139,10 @@ def update(
         scaler.step(optimiser)
     scaler.update()
     if not finite:
-        raise NotFinite([name for name, loss in detached.items() if not loss.isfinite()] or ["gradient"])
+        bad_losses = [name for name, loss in detached.items() if not loss.isfinite()]
+        if scaler.is_enabled() and scaler.get_scale() >= 1 and not bad_losses:
+            raise ScaledTooMuch(scaler.get_scale())
+        raise NotFinite(bad_losses or ["gradient"])
     return detached
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from envs.batches import names_of
 from envs.losses import Batch
 from envs.run import Run, ScoredEvaluation
-from envs.steps import NotFinite
+from envs.steps import NotFinite, ScaledTooMuch
 from utils.checkpoint import load_checkpoint, save_checkpoint, save_latest
 from utils.distributed import done_by_first, gather
 from utils.errors import UserError
@@ -120,6 +120,12 @@ def attempt(
     progress.iteration += 1
     try:
         losses = step(batch)
+    except ScaledTooMuch as fault:
+        run.logger.message(
+            f"iteration {progress.iteration}: left out, since a gradient is too large for float16; the loss is scaled "
+            f"by {fault.scale:g} from now on"
+        )
+        return None
     except NotFinite as fault:
         progress.bad_steps += 1
         names = [name for names in gather(names_of(batch)) for name in names]

@@ -7,9 +7,8 @@ from typing import Any
 from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from envs.optimisers import learning_rates, loss_scaler, step_decay, warm_up_optimiser
+from envs.optimisers import StepDecay, learning_rates, loss_scaler, warm_up_optimiser
 from envs.resuming import StoppedRun, restore
 from envs.run import Run
 from envs.step_reports import StepReports
@@ -33,7 +32,7 @@ class WeightTraining(Training):
     gates: HardGates
     net: nn.Module
     optimiser: Optimizer
-    decay: LRScheduler
+    decay: StepDecay
     scaler: GradScaler
     reports: StepReports
     progress: Progress
@@ -54,7 +53,7 @@ class WeightTraining(Training):
             refuse_other_gates(stopped, gates)
             progress = restore(stopped, run, Progress, {"weights": optimiser}, scaler, {"weights": reports})
         backbone_decay = (settings.decay_lr_freq, settings.decay_lr_rate)
-        decay = step_decay(optimiser, settings.heads_decay_lr, backbone_decay, progress.iteration)
+        decay = StepDecay(optimiser, settings.heads_decay_lr, backbone_decay, progress.iteration)
         net = replicated(run.net, uses_all_weights=uses_all_weights(run.net, gates))
         return cls(phase, gates, net, optimiser, decay, scaler, reports, progress)
 

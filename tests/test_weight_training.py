@@ -186,3 +186,35 @@ def test_gradients_that_are_not_finite_count_as_well(
             train_weights(run, WeightTraining.start(run, "training", GATES), 5, "training", keeps_best=False)
     (line,) = logged(tmp_path / "logs")
     assert line["not_finite"] == ["gradient"]
+
+
+def test_float16_finds_its_scale_without_a_step_that_counts_as_bad(
+    tmp_path: Path, data: Data, recwarn: pytest.WarningsRecorder
+) -> None:
+    with RunLogger(tmp_path / "logs") as logger:
+        run = small_run(tmp_path, data, logger, max_bad_steps=1, val_freq=100)
+        run.net.precision = torch.float16
+        training = WeightTraining.start(run, "training", GATES)
+        training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
+        before = run.net.heads["seg"].branches[0].conv1.weight.clone()
+        train_weights(run, training, 25, "training", keeps_best=False)
+    taken = [line["iteration"] for line in logged(tmp_path / "logs")]
+    assert 3 < taken[0] < 25
+    assert len(taken) >= 3
+    assert (
+        "a gradient is too large for float16; the loss is scaled by 5.36871e+08"
+        in (tmp_path / "logs" / "log.txt").read_text()
+    )
+    assert not torch.equal(run.net.heads["seg"].branches[0].conv1.weight, before)
+    assert not [warning for warning in recwarn if "lr_scheduler" in str(warning.message)]
+
+
+def test_a_loss_that_is_not_finite_is_bad_in_float16_too(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(data, monkeypatch, {1})
+    with RunLogger(tmp_path / "logs") as logger:
+        run = small_run(tmp_path, data, logger, max_bad_steps=1)
+        run.net.precision = torch.float16
+        with pytest.raises(UserError, match="training has diverged"):
+            train_weights(run, WeightTraining.start(run, "training", GATES), 5, "training", keeps_best=False)
