@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from envs.batches import tensors_of
+from models.inference import prepare_for_inference
 from models.multitask import Inputs, MultiTaskNet
 from models.shared_paths import Gates, all_blocks, run_shared_paths
 from utils.cost import measure_cost, measure_seconds, without_data
@@ -13,6 +14,8 @@ from utils.devices import to_device
 
 def cost_report(net: MultiTaskNet, gates: Gates, example: Inputs) -> dict[str, Any]:
     """Parameters used, multiply-adds and wall time for one input (of each task, if it has its own), on shared paths.
+
+    The time is that of a network prepared for inference under these very gates.
 
     Args:
         example: inputs of the network, a batch of 1.
@@ -32,7 +35,8 @@ def cost_report(net: MultiTaskNet, gates: Gates, example: Inputs) -> dict[str, A
 
     def cost(gates: Gates) -> dict[str, Any]:
         counted = measure_cost(shadow, lambda shadow: shadow(shapes, gates))
-        return {**vars(counted), "seconds": measure_seconds(net, lambda net: net(inputs, gates), device)}
+        prepared = prepare_for_inference(net, gates)
+        return {**vars(counted), "seconds": measure_seconds(prepared, lambda net: net(inputs, gates), device)}
 
     per_task = {task: cost({task: gates[task]}) for task in gates}
     single = {task: cost(all_blocks([task], net.num_blocks)) for task in gates}

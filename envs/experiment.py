@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dataloaders import TEXT_DATASETS
@@ -54,7 +55,7 @@ def configured_network(config: TestingConfig, tasks: Mapping[str, Task]) -> Mult
 
     Raises:
         UserError: the configuration asks for a variant that does not exist here, or for a backbone that does not
-            take the inputs of the data set; or to be compiled where there is no compiler.
+            take the inputs of the data set; or to be compiled where that cannot be.
     """
     if config.policy_model == "instance-specific":
         raise UserError("policy_model: instance-specific is not available in this version; choose task-specific.")
@@ -78,6 +79,11 @@ def configured_network(config: TestingConfig, tasks: Mapping[str, Task]) -> Mult
     if config.train.sync_bn:
         synchronise_norms(net)
     if config.train.compile:
+        if config.train.checkpointing and torch.__version__.startswith("2.4."):
+            raise UserError(
+                "train.compile and train.checkpointing do not go together in PyTorch 2.4: take a newer one or set one "
+                "of them to False."
+            )
         compile_parts(net)
     return net
 

@@ -44,5 +44,6 @@ def in_batches(run: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> lis
     for shape in dict.fromkeys(x.shape[1:] for x in inputs):
         alike = [number for number, x in enumerate(inputs) if x.shape[1:] == shape]
         batch = [inputs[number] for number in alike]
-        outputs |= zip(alike, run(torch.cat(batch)).split([len(x) for x in batch]), strict=True)
+        together = torch.cat(batch) if len(batch) > 1 else batch[0]
+        outputs |= zip(alike, run(together).split([len(x) for x in batch]), strict=True)
     return [outputs[number] for number in range(len(inputs))]

@@ -6,7 +6,6 @@ the rest is computed again when its turn comes. Results are the same to the last
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -26,8 +25,6 @@ class CheckpointedBlock:
 
     def execute(self, x: Tensor, skipped: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """As `GatedBlock.execute`."""
-        if not torch.is_grad_enabled():
-            return self.block.execute(x, skipped, turns)
         counted = iter([turns])
 
         def execute(x: Tensor, skipped: Tensor) -> Tensor:
@@ -48,4 +45,4 @@ def checkpoint_blocks(run_paths: RunPaths) -> RunPaths:
 
 def run_checkpointed(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`module(x)`, computed again in the backward pass, with the same dropout."""
-    return checkpoint(module, x, use_reentrant=False) if torch.is_grad_enabled() else module(x)
+    return checkpoint(module, x, use_reentrant=False)

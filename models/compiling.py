@@ -7,6 +7,7 @@ compiled; what differs among them are shapes, and the `Turns` of their BatchNorm
 
 import os
 import shutil
+import sys
 
 import torch
 
@@ -16,11 +17,15 @@ from utils.errors import UserError
 MOST_VARIANTS = 256
 """Of one class of parts, over all shapes, modes and turns. PyTorch's 8 would leave most of them uncompiled."""
 
-COMPILERS = ("c++", "g++", "clang++")
+COMPILER = "clang++" if sys.platform == "darwin" else "g++"
+"""What torch.compile calls where CXX names no other."""
 
 
 def compile_parts(net: MultiTaskNet, backend: str = "inductor") -> None:
     """Compile stem, residual branches and heads when they are first run, each in seconds; weights keep their names.
+
+    A copy is not compiled, but for one that is prepared for inference. Every way in which tasks share a block is a
+    program of its own: with gates that are drawn as 0 or 1 there are so many that it does not pay.
 
     Args:
         backend: of torch.compile.
@@ -30,17 +35,20 @@ def compile_parts(net: MultiTaskNet, backend: str = "inductor") -> None:
     """
     if backend == "inductor" and not torch.cuda.is_available() and not has_compiler():
         raise UserError(
-            f"train.compile needs a C++ compiler, but neither CXX nor {', '.join(COMPILERS)} is there: install one or "
-            "set train.compile to False."
+            f"train.compile needs a C++ compiler, but there is neither {COMPILER} nor one that CXX names: install one "
+            "or set train.compile to False."
         )
     # Its name in PyTorch before 2.7, and since.
     for limit in ("cache_size_limit", "recompile_limit"):
         if hasattr(torch._dynamo.config, limit):
             setattr(torch._dynamo.config, limit, MOST_VARIANTS)
-    for part in (net.backbone.stem, *(block.residual for block in net.backbone.blocks), *net.heads.values()):
-        part.compile(backend=backend)
+    residuals = [block.residual for block in net.backbone.blocks if hasattr(block, "residual")]
+    for part in (net.backbone.stem, *residuals, *net.heads.values()):
+        # Not one program for all numbers: BatchNorms are told theirs among the tasks, and compute with it.
+        part.compile(backend=backend, dynamic=False)
+    net.compiled_by = backend
 
 
 def has_compiler() -> bool:
-    """Whether a C++ compiler is on the PATH, or is named by CXX."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), *COMPILERS) if name)
+    """Whether torch.compile will find a C++ compiler."""
+    return shutil.which(os.environ.get("CXX") or COMPILER) is not None

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from utils.distributed import num_processes, process_number
 
-BITS_OF_A_BYTE = tuple(2**bit for bit in range(8))
-
 
 class ReluDropout(nn.Dropout):
     """relu, then dropout of one half of the activations, in one multiplication by 0 or 2.
@@ -53,12 +51,13 @@ def own_part(drawn: Tensor) -> Tensor:
 
 def random_bits(like: Tensor) -> Tensor:
     """True or False with equal chances, bool of the shape and memory layout of `like` [N, C, ...]."""
-    num_samples, num_bits = len(like), like[0].numel()
+    num_samples, num_bits = len(like), like.shape[1:].numel()
     num_bytes = -(-num_bits // 8)
     whole_batch = torch.empty(num_samples * num_processes(), num_bytes, dtype=torch.uint8, device=like.device)
     drawn = own_part(whole_batch.random_(0, 256))
-    bits = (drawn[..., None] & torch.tensor(BITS_OF_A_BYTE, dtype=torch.uint8, device=like.device)).ne(0)
-    bits = bits.view(num_samples, -1)[:, :num_bits]
+    # Made where they are needed: a GPU would be waited for if they were sent there.
+    bits_of_a_byte = 1 << torch.arange(8, dtype=torch.uint8, device=like.device)
+    bits = (drawn[..., None] & bits_of_a_byte).ne(0).view(num_samples, 8 * num_bytes)[:, :num_bits]
     if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):
         _, channels, height, width = like.shape
         return bits.view(num_samples, height, width, channels).permute(0, 3, 1, 2)

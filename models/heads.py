@@ -12,6 +12,15 @@ from models.dropout import ReluDropout
 from utils.precision import in_full_precision
 
 
+class LastConv(PointwiseConv):
+    """One linear layer for every pixel: what is predicted there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels, h, w] -> [N, out_channels, h, w]."""
+        with in_full_precision(x.device):
+            return super().forward(x.to(self.weight.dtype))
+
+
 class ASPPBranch(nn.Module):
     """conv3x3(dilation)-relu-dropout-conv1x1-relu-dropout-conv1x1, one field of view of the head."""
 
@@ -19,15 +28,14 @@ class ASPPBranch(nn.Module):
         super().__init__()
         self.conv1 = DilatedConv(in_channels, width, dilation)
         self.conv2 = PointwiseConv(width, width)
-        self.conv3 = PointwiseConv(width, out_channels)
+        self.conv3 = LastConv(width, out_channels)
         self.relu_dropout = ReluDropout()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, h, w] -> [N, out_channels, h, w]."""
         x = self.relu_dropout(self.conv1(x))
         x = self.relu_dropout(self.conv2(x))
-        with in_full_precision(x.device):
-            return self.conv3(x.to(self.conv3.weight.dtype))
+        return self.conv3(x)
 
 
 def run_plainly(module: nn.Module, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """A network for inference under fixed gates: the same predictions with less to compute.
 
-BatchNorms become part of the convolutions before them, blocks that no task executes are dropped, and on the CPU the
-wide 3x3 convolutions are Winograd's. Tasks with inputs of their own go through a block as one batch. Predictions differ
-by rounding alone, some 1e-5 of the largest.
+BatchNorms become part of the convolutions before them, blocks that no task executes are dropped, weights are rounded
+once where they are rounded at all, and on the CPU the wide 3x3 convolutions are Winograd's. Tasks with inputs of their
+own go through a block as one batch. In float32, predictions differ by rounding alone, some 1e-5 of the largest.
 """
 
 from copy import deepcopy
@@ -13,18 +13,28 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from models.batched_paths import run_batched_paths
 from models.blocks import ONE_TURN, SharedBatchNorm, Turns
+from models.compiling import compile_parts
+from models.heads import LastConv
 from models.multitask import MultiTaskNet
 from models.shared_paths import HardGates, run_shared_paths
-from models.winograd import WinogradConv, is_winograd_faster
+from models.winograd import WinogradConv, has_winograd_form, is_winograd_faster
 
 
 def prepare_for_inference(net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
-    """A copy of the network to be called with these gates, or those of some of the tasks, in evaluation mode."""
+    """A copy of the network to be called with these gates, or those of some of the tasks, in evaluation mode.
+
+    It is compiled if the network is, but then without Winograd's convolutions: their choice by size would be compiled
+    anew for every size.
+    """
     prepared = deepcopy(net).eval().requires_grad_(False)
     drop_dead_blocks(prepared, gates)
     fold_batch_norms(prepared)
+    if net.precision != torch.float32:
+        round_weights(prepared)
     prepared.run_paths = run_shared_paths if net.task_bn else run_batched_paths
-    if net.precision == torch.float32 and next(net.parameters()).device.type == "cpu":
+    if net.compiled_by:
+        compile_parts(prepared, net.compiled_by)
+    elif net.precision == torch.float32 and next(net.parameters()).device.type == "cpu":
         use_winograd(prepared)
     return prepared
 
@@ -57,8 +67,15 @@ def fold_batch_norms(net: nn.Module) -> None:
                 setattr(module, name, Folded())
 
 
+def round_weights(net: MultiTaskNet) -> None:
+    """Keep convolutions in the network's precision, to which they would be rounded for every input anew."""
+    for module in net.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)) and not isinstance(module, LastConv):
+            module.to(net.precision)
+
+
 class FasterConv(nn.Module):
-    """A convolution, and its Winograd form once an input has a size at which that has less to do."""
+    """A convolution, and on the CPU its Winograd form once an input has a size at which that has less to do."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -67,10 +84,12 @@ class FasterConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H, W]."""
-        if not is_winograd_faster(self.conv, *x.shape[2:]):
+        if x.device.type != "cpu" or not is_winograd_faster(self.conv, *x.shape[2:]):
             return self.conv(x)
         if self.winograd is None:
-            self.winograd = WinogradConv(self.conv)  # its kernels take four times the memory: only where it is used
+            # Its kernels take four times the memory: only where it is used. And they may outlive inference mode.
+            with torch.inference_mode(False), torch.no_grad():
+                self.winograd = WinogradConv(self.conv)
         return self.winograd(x)
 
 
@@ -78,5 +97,5 @@ def use_winograd(net: nn.Module) -> None:
     """Let every 3x3 convolution that keeps the size be Winograd's where that pays."""
     for module in list(net.modules()):
         for name, conv in list(module.named_children()):
-            if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and conv.stride == (1, 1):
+            if isinstance(conv, nn.Conv2d) and has_winograd_form(conv):
                 setattr(module, name, FasterConv(conv))

@@ -14,7 +14,7 @@ from models.resnet import ClassificationResNet, DilatedResNet, ResNet
 from models.shared_paths import Gates, RunPaths, group_by_tensor, run_shared_paths
 from models.task_by_task import run_task_by_task
 from models.text_cnn import TextCNN
-from utils.precision import PRECISIONS, computing_in
+from utils.precision import PRECISIONS, at_least_float32, computing_in
 
 EXECUTIONS: dict[str, RunPaths] = {"shared": run_shared_paths, "task_by_task": run_task_by_task}
 """`execution` of the configuration -> how the paths are run."""
@@ -30,7 +30,12 @@ class MultiTaskNet(nn.Module):
         run_paths: how the paths are run.
         task_bn: whether every task has BatchNorms of its own.
         precision: what convolutions and matrix products work on.
+
+    Attributes:
+        compiled_by: torch.compile's backend, of a network whose parts are compiled (`models.compiling`).
     """
+
+    compiled_by: str | None = None
 
     def __init__(
         self,
@@ -69,7 +74,7 @@ class MultiTaskNet(nn.Module):
         with computing_in(self.precision, next(iter(own.values())).device):
             features = self.run_paths(self.backbone.blocks, self._run_stem(own), gates)
             predictions = {task: self.heads[task](self.backbone.summarise(features[task], own[task])) for task in gates}
-        return {task: p.to(torch.promote_types(p.dtype, torch.float32)) for task, p in predictions.items()}
+        return {task: at_least_float32(prediction) for task, prediction in predictions.items()}
 
     def _run_stem(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The stem's features of every task; tasks with a common input have them in common."""

@@ -21,6 +21,7 @@ from models.blocks import (
     SharedBatchNorm,
     Turns,
 )
+from utils.precision import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -124,5 +125,5 @@ class ClassificationResNet(ResNet):
     ceil_mode = False
 
     def summarise(self, features: Tensor, image: Tensor) -> Tensor:
-        """What a head receives of a path's features [N, C, H/32, W/32]: their mean, [N, C]."""
-        return features.mean(dim=(2, 3))
+        """What a head receives of a path's features [N, C, H/32, W/32]: their mean, [N, C], in float32 at least."""
+        return at_least_float32(features).mean(dim=(2, 3))

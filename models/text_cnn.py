@@ -19,6 +19,7 @@ from models.blocks import (
     Turns,
 )
 from models.dropout import BatchDropout
+from utils.precision import at_least_float32
 
 PADDING = 0
 """The token that stands behind the end of a text."""
@@ -95,6 +96,10 @@ class TextCNN(nn.Module):
             self.stem.embedding.weight[PADDING] = 0
 
     def summarise(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """What a head receives of a path's features [N, C, T/8]: their mean over the words of the text, [N, C]."""
+        """What a head receives of a path's features [N, C, T/8]: their mean over the words of the text, [N, C].
+
+        In float32 at least.
+        """
+        features = at_least_float32(features)
         words = F.adaptive_max_pool1d((tokens != PADDING).to(features)[:, None], features.shape[-1])
         return (features * words).sum(dim=2) / words.sum(dim=2).clamp(min=1)

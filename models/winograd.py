@@ -63,7 +63,7 @@ class WinogradConv(nn.Module):
     """A 3x3 convolution that keeps the size, with fixed weights: for inference.
 
     Args:
-        conv: the convolution to stand for, of stride 1 and equal dilation and padding.
+        conv: the convolution to stand for, one that `has_winograd_form`.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -72,10 +72,15 @@ class WinogradConv(nn.Module):
         out_channels, in_channels = conv.weight.shape[:2]
         taps = conv.weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
         kernels = both_axes(KERNEL_TRANSFORM).to(taps) @ taps
-        self.register_buffer("kernels", kernels.view(-1, in_channels, out_channels))
-        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
-        self.register_buffer("input_transform", both_axes(INPUT_TRANSFORM).to(taps))
-        self.register_buffer("output_transform", both_axes(OUTPUT_TRANSFORM).to(taps))
+        buffers = {
+            "kernels": kernels.view(-1, in_channels, out_channels),
+            "bias": None if conv.bias is None else conv.bias.detach(),
+            "input_transform": both_axes(INPUT_TRANSFORM).to(taps),
+            "output_transform": both_axes(OUTPUT_TRANSFORM).to(taps),
+        }
+        for name, buffer in buffers.items():
+            # Not to be saved: all follow from the convolution.
+            self.register_buffer(name, buffer, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H, W], in channels-last memory."""
@@ -105,6 +110,13 @@ def tile_windows(x: Tensor, dilation: int, rows: int, columns: int) -> Tensor:
         (WINDOW, WINDOW, num, rows, d, columns, d, channels),
         (d * of_row, d * of_column, of_image, TILE * d * of_row, of_row, TILE * d * of_column, of_column, of_channel),
     )
+
+
+def has_winograd_form(conv: nn.Conv2d) -> bool:
+    """Whether `WinogradConv` can stand for a convolution."""
+    rows, columns = conv.dilation
+    keeps_size = conv.stride == (1, 1) and conv.padding == conv.dilation and conv.padding_mode == "zeros"
+    return conv.kernel_size == (3, 3) and conv.groups == 1 and rows == columns and keeps_size
 
 
 def is_winograd_faster(conv: nn.Conv2d, height: int, width: int) -> bool:

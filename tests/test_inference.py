@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.blocks import SharedBatchNorm
 from models.inference import FasterConv, prepare_for_inference
 from models.multitask import MultiTaskNet, build_network
-from models.winograd import WinogradConv
+from models.winograd import WinogradConv, has_winograd_form
 from tests.parity_inputs import seeded
 from utils.precision import PRECISIONS
 
@@ -108,6 +108,38 @@ def test_bf16_stays_bf16_and_close() -> None:
     exact = network().eval()(seen, GATES)
     for task, prediction in prepared(seen, GATES).items():
         assert 1e-4 < (prediction - exact[task]).abs().max() / exact[task].abs().max() < 2e-2
+
+
+def test_rounded_weights_are_rounded_once_but_for_those_of_the_last_layers() -> None:
+    prepared = prepare_for_inference(network(precision="bf16"), GATES)
+    branch = prepared.heads["seg"].branches[0]
+    kinds = [layer.weight.dtype for layer in (prepared.backbone.stem.conv, branch.conv1, branch.conv2, branch.conv3)]
+    assert kinds == [torch.bfloat16, torch.bfloat16, torch.bfloat16, torch.float32]
+    of_classes = prepare_for_inference(network("classification", precision="bf16"), GATES)
+    assert of_classes.heads["seg"].weight.dtype == torch.float32
+    in_double = prepare_for_inference(network().double(), GATES)
+    assert {weight.dtype for weight in in_double.parameters()} == {torch.float64}
+
+
+def test_what_was_used_can_be_saved_and_asked_for_gradients_of_its_input() -> None:
+    prepared, fresh = (prepare_for_inference(network(width=64), GATES) for _ in range(2))
+    image = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        prepared(image, GATES)
+    assert any(isinstance(module, WinogradConv) for module in prepared.modules())
+    fresh.load_state_dict(prepared.state_dict())
+    prepared(image.requires_grad_(), GATES)["depth"].sum().backward()
+    assert image.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"padding": 0}, {"padding": 1, "stride": 2}, {"padding": 1, "groups": 2}, {"padding": 2}]
+)
+def test_convolutions_that_winograds_is_not_are_left_alone(options: dict[str, int]) -> None:
+    assert has_winograd_form(nn.Conv2d(8, 8, 3, padding=1))
+    assert has_winograd_form(nn.Conv2d(8, 8, 3, padding=2, dilation=2))
+    assert not has_winograd_form(nn.Conv2d(8, 8, 3, **options))
+    assert not has_winograd_form(nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"))
 
 
 def test_a_block_that_was_dropped_cannot_be_run() -> None:

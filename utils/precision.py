@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """`train.precision` -> what convolutions and matrix products work on. Weights are float32 in all."""
@@ -21,6 +22,11 @@ def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContex
 def in_full_precision(device: torch.device) -> AbstractContextManager:
     """Inside of `computing_in`: let all be computed in the precision that it comes in."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The same values, in float32 where they came in less."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def allow_tf32(allowed: bool) -> None:
