@@ -3,7 +3,6 @@
 from pathlib import Path
 from urllib.error import URLError
 
-import torchvision
 from torch import Tensor
 
 from models.imagenet import adapt_to_raw_images, from_torchvision
@@ -24,6 +23,8 @@ def imagenet_state(backbone: str, path: Path | None) -> dict[str, Tensor]:
     """
     if path is not None:
         return load_state(path)
+    import torchvision  # here, for it takes as long to import as everything else, and most runs do not need it
+
     weights = torchvision.models.get_model_weights(backbone.lower()).IMAGENET1K_V1
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
