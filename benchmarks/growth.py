@@ -1,4 +1,4 @@
-"""How costs grow: with tasks, blocks, image size, batch, open blocks and workers.
+"""How costs grow: with tasks, blocks, image size, batch, open blocks, workers and processes.
 
 A new curve is a function that returns a `Curve`, and a line in `CURVES`.
 """
@@ -6,7 +6,6 @@ A new curve is a function that returns a `Curve`, and a line in `CURVES`.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import Any, TypeVar
 
 import torch
@@ -33,13 +32,13 @@ class Curve:
     Attributes:
         title, x_label, y_label: for the picture and the table.
         x: where it was measured, ascending.
-        series: name -> one value for each x.
+        series: name -> for each x, the values of the rounds.
     """
 
     title: str
     x_label: str
     x: list[int]
-    series: dict[str, list[float]]
+    series: dict[str, list[list[float]]]
     y_label: str = "seconds"
 
 
@@ -78,7 +77,7 @@ def over_tasks(settings: Settings) -> Curve:
         passes[ONE_POLICY, number] = backbone_pass(ours, partial(shared, common), settings.device)
         passes[OWN_POLICIES, number] = backbone_pass(ours, partial(shared, own), settings.device)
         passes["baseline", number] = backbone_pass(plain, partial(task_by_task, own), settings.device)
-    seconds = median_seconds(passes, settings.repeats, "growth: tasks")
+    seconds = seconds_of_rounds(passes, settings.repeats, "growth: tasks")
     names = (ONE_POLICY, OWN_POLICIES, "baseline")
     series = {name: [seconds[name, number] for number in NUM_TASKS] for name in names}
     return Curve("backbone: tasks on one image", "tasks", list(NUM_TASKS), series)
@@ -126,18 +125,27 @@ def over_open_blocks(settings: Settings, phase: str) -> Curve:
     work = small_work(settings)
     benches = small_benches(work, settings)
     numbers = list(range(1, work.num_blocks + 1))
-    series: dict[str, list[float]] = {name: [] for name in benches}
+    series: dict[str, list[list[float]]] = {name: [] for name in benches}
     for number in progress_bar(numbers, f"growth: open blocks, {phase}"):
         for name, seconds in seconds_of_phase(Phase(phase, number), benches, settings.repeats).items():
             series[name].append(seconds)
     return Curve(f"policy learning, {phase}: open blocks", "blocks that follow the policy", numbers, series)
 
 
+def over_processes(batches: Sequence[Mapping[str, Any]]) -> Curve:
+    """Retraining in one and two processes, from the rows "batches" of `benchmarks.processes`."""
+    series = {
+        f"batch of {batch['images']}": [[batch["images"] / seconds for seconds in batch[key]] for key in ("one", "two")]
+        for batch in batches
+    }
+    return Curve("retraining step: processes of one thread", "processes", [1, 2], series, "images per second")
+
+
 def over_workers(throughputs: Sequence[Mapping[str, Any]]) -> Curve:
     """Loading with more and more workers, from the rows "workers" of `benchmarks.loading`."""
-    series: dict[str, list[float]] = {}
+    series: dict[str, list[list[float]]] = {}
     for row in throughputs:
-        series.setdefault(row["name"], []).append(row["samples_per_second"])
+        series.setdefault(row["name"], []).append(row["rounds"])
     numbers = sorted({row["num_workers"] for row in throughputs})
     return Curve("loading: workers", "workers", numbers, series, "samples per second")
 
@@ -167,7 +175,7 @@ def small_benches(work: Work, settings: Settings) -> dict[str, Bench]:
 
 def retraining_curve(title: str, x_label: str, works: Mapping[int, Work], settings: Settings) -> Curve:
     """Retraining steps of the baseline and of ours, by what is different between the works."""
-    series: dict[str, list[float]] = {}
+    series: dict[str, list[list[float]]] = {}
     for work in progress_bar(works.values(), f"growth: {x_label}"):
         benches = small_benches(work, settings)
         for name, seconds in seconds_of_phase(Phase("retraining"), benches, settings.repeats).items():
@@ -175,13 +183,13 @@ def retraining_curve(title: str, x_label: str, works: Mapping[int, Work], settin
     return Curve(title, x_label, list(works), series)
 
 
-def seconds_of_phase(phase: Phase, benches: Mapping[str, Bench], rounds: int) -> dict[str, float]:
-    """Median seconds of one phase."""
-    return median_seconds({name: bench.prepare(phase) for name, bench in benches.items()}, rounds, phase.title)
+def seconds_of_phase(phase: Phase, benches: Mapping[str, Bench], rounds: int) -> dict[str, list[float]]:
+    """Seconds of one phase, by round."""
+    return seconds_of_rounds({name: bench.prepare(phase) for name, bench in benches.items()}, rounds, phase.title)
 
 
-def median_seconds(passes: Mapping[Key, Pass], rounds: int, title: str) -> dict[Key, float]:
-    """Median seconds of passes that take turns, after one each that is not timed."""
+def seconds_of_rounds(passes: Mapping[Key, Pass], rounds: int, title: str) -> dict[Key, list[float]]:
+    """Seconds of passes that take turns, by round, after one round that is not timed."""
     interleave(passes, 1, title)
     measured = interleave(passes, rounds, title)
-    return {key: median(parts["total"] for parts in of_key) for key, of_key in measured.items()}
+    return {key: [parts["total"] for parts in of_key] for key, of_key in measured.items()}

@@ -3,6 +3,7 @@
 A process keeps what memory it once had, so that in a common one the first contender would pay for all.
 """
 
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -54,7 +55,9 @@ def peak_memory(work: Work, name: str, phase: Phase, device: torch.device, threa
     Raises:
         UserError: the process was ended, or the system does not tell.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+    # Ctrl+C ends the process without a word; whoever waits for it has one.
+    quietly = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), **quietly) as processes:
         try:
             measured = processes.submit(take_two_passes, work, name, phase, device, threads).result()
         except BrokenProcessPool as error:

@@ -93,7 +93,7 @@ class Bench:
         gates, image = self.work.gates(), self.work.test_image(self.device)
         prepared = self.way.prepare_test(self.net, gates)
 
-        @torch.inference_mode()
+        @torch.no_grad()  # not inference_mode, in which PyTorch 2.4 counts no operations
         def one_pass() -> Parts:
             self.way.switch()
             watch = Stopwatch(self.device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -26,11 +27,13 @@ def draw_growth(path: Path, curves: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_curve(field: Axes, curve: Mapping[str, Any]) -> None:
-    """One line per series, from zero upwards; the baseline's is grey and dashed."""
+    """One line of medians per series, in the band of its rounds, from zero upwards; the baseline's grey and dashed."""
     field.axis("on")
-    for name, seconds in curve["series"].items():
+    for name, rounds in curve["series"].items():
         style = {"color": "grey", "linestyle": "--"} if name == "baseline" else {}
-        field.plot(curve["x"], seconds, marker="o", markersize=3, label=name, **style)
+        (line,) = field.plot(curve["x"], list(map(median, rounds)), marker="o", markersize=3, label=name, **style)
+        band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
+        field.fill_between(curve["x"], list(map(min, rounds)), list(map(max, rounds)), **band)
     field.set_title(curve["title"], fontsize=10)
     field.set_xlabel(curve["x_label"], fontsize=8)
     field.set_ylabel(curve["y_label"], fontsize=8)

@@ -4,12 +4,14 @@ A new promise is a line in `PROMISES`, with a function that finds its figure amo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from benchmarks.comparison import Record
 from benchmarks.growth import ONE_POLICY
-from benchmarks.loading import CACHE, FILES
+from benchmarks.loading import CACHE, FILES, PICTURES
+from benchmarks.measure import times_faster
 
 Results = dict[str, Any]
 """Part of the benchmark -> what it returned; parts that were not measured are absent."""
@@ -32,12 +34,14 @@ class Promise:
         text: what it is about.
         bound: what the figure must reach, or with `at_most` must not exceed.
         find: looks the figure up; None where it was not measured.
+        unit: of both; "x" is the baseline's.
     """
 
     text: str
     bound: float
     find: Callable[[Results], Figure | None]
     at_most: bool = False
+    unit: str = "x"
 
     def is_kept_by(self, figure: Figure) -> bool:
         """Whether the figure is on the right side of the bound."""
@@ -89,10 +93,10 @@ def rate_of_heads(results: Results, implementation: str) -> Figure | None:
     return None
 
 
-def loading_speed(results: Results, way: str) -> Figure | None:
+def loading_speed(results: Results, way: str, pictures: str) -> Figure | None:
     """How many times faster than the straightforward way one worker makes a training sample."""
     for row in results.get("loading", {}).get("samples", []):
-        if row["name"] == way:
+        if (row["name"], row["pictures"]) == (way, pictures):
             return ratio_figure(row["times_faster"])
     return None
 
@@ -102,8 +106,35 @@ def cost_of_tasks(results: Results) -> Figure | None:
     curve = results.get("growth", {}).get("tasks")
     if curve is None:
         return None
-    seconds = curve["series"][ONE_POLICY]
-    return Figure(seconds[-1] / seconds[0])
+    fewest, *_, most = curve["series"][ONE_POLICY]
+    return ratio_figure(asdict(times_faster(fewest, than=most)))
+
+
+def largest_change(results: Results, precision: str) -> Figure | None:
+    """Of a metric, in percent of its value in float32."""
+    metrics = results.get("metrics", {}).get("metrics")
+    return Figure(100 * max(metric["differences"][precision] for metric in metrics)) if metrics else None
+
+
+def batch_of_processes(results: Results) -> Record | None:
+    """The steps in which each of two processes has the headline's batch."""
+    measured = results.get("processes", {"batches": []})
+    for batch in measured["batches"]:
+        if batch["images"] == 2 * measured["work"]["batch_size"]:
+            return batch
+    return None
+
+
+def speed_of_processes(results: Results) -> Figure | None:
+    """How many times as much two processes do."""
+    batch = batch_of_processes(results)
+    return ratio_figure(batch["times_faster"]) if batch else None
+
+
+def difference_of_processes(results: Results) -> Figure | None:
+    """Of a loss, from that of one process, relative."""
+    batch = batch_of_processes(results)
+    return Figure(batch["largest_difference"]) if batch else None
 
 
 def ratio_figure(ratio: dict[str, float]) -> Figure:
@@ -112,9 +143,15 @@ def ratio_figure(ratio: dict[str, float]) -> Figure:
 
 
 OF_ANY_DEVICE = (
-    Promise("a training sample from files", 2.5, partial(loading_speed, way=FILES)),
-    Promise("a training sample from the packed cache", 8.0, partial(loading_speed, way=CACHE)),
+    *(
+        Promise(f"a training sample from {way}, {pictures}", bound, partial(loading_speed, way=way, pictures=pictures))
+        for way, bound in ((FILES, 2.5), (CACHE, 8.0))
+        for pictures in PICTURES
+    ),
     Promise("20 tasks of one policy, cost of the backbone", 1.1, cost_of_tasks, at_most=True),
+    Promise("bf16, change of a metric", 0.5, partial(largest_change, precision="bf16"), at_most=True, unit=" %"),
+    Promise("two processes of one thread, images per second", 1.6, speed_of_processes),
+    Promise("two processes, difference of a loss", 1e-5, difference_of_processes, at_most=True, unit=""),
 )
 
 PROMISES = {

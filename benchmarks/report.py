@@ -3,12 +3,13 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean, median
 
 from benchmarks.comparison import Record
 from benchmarks.loading import loading_tables
 from benchmarks.promises import PROMISES, Figure, Results, ratio_figure
 from benchmarks.tables import cell, markdown_table
-from utils.errors import exit_on_user_error
+from utils.errors import UserError, exit_on_user_error
 from utils.files import read_json
 
 PARTS_OF_A_STEP = ("forward", "backward", "optimiser")
@@ -33,6 +34,11 @@ def sections(results: Results) -> Iterator[str]:
                 yield f"Averaged over the curriculum:\n\n{average_table(compared['averages'])}"
     if "memory" in results:
         yield f"## Memory: {work_line(results['memory']['work'])}\n\n{memory_table(results['memory']['peaks'])}"
+    if "metrics" in results:
+        yield f"## Metrics: {metrics_line(results['metrics'])}\n\n{metrics_table(results['metrics']['metrics'])}"
+    if "processes" in results:
+        measured = results["processes"]
+        yield f"## Processes: {measured['work']['configuration']}\n\n{processes_table(measured['batches'])}"
     if "loading" in results:
         yield f"## Loading\n\n{loading_tables(results['loading'])}"
     for curve in results.get("growth", {}).values():
@@ -58,15 +64,16 @@ def promise_table(results: Results) -> str:
     for promise in PROMISES[results["machine"]["device"]]:
         figure = promise.find(results)
         kept = None if figure is None else ("yes" if promise.is_kept_by(figure) else "NO")
-        bound = f"at {'most' if promise.at_most else 'least'} {promise.bound:g}x"
-        rows.append([promise.text, bound, "not measured" if figure is None else figure_text(figure), kept])
+        bound = f"at {'most' if promise.at_most else 'least'} {promise.bound:g}{promise.unit}"
+        measured = "not measured" if figure is None else figure_text(figure, promise.unit)
+        rows.append([promise.text, bound, measured, kept])
     return markdown_table(["", "promised", "measured (rounds)", "kept"], rows)
 
 
-def figure_text(figure: Figure) -> str:
+def figure_text(figure: Figure, unit: str = "x") -> str:
     """A value with its spread."""
-    spread = "" if figure.low is None else f" ({figure.low:.2f} to {figure.high:.2f})"
-    return f"{figure.value:.2f}x{spread}"
+    spread = "" if figure.low is None else f" ({figure.low:.3g} to {figure.high:.3g})"
+    return f"{figure.value:.3g}{unit}{spread}"
 
 
 def work_line(work: Record) -> str:
@@ -137,11 +144,52 @@ def memory_table(peaks: Sequence[Record]) -> str:
     return markdown_table(["phase", "", "peak in GB", "growth in GB", "of the baseline's peak", "growth"], rows)
 
 
-def curve_table(curve: Record) -> str:
-    """The seconds of a curve, and how often they are those of its first point."""
+def metrics_line(measured: Record) -> str:
+    """What the metrics are of, in one line."""
+    frames, (height, width) = measured["frames"], measured["size"]
+    networks = len({record["seed"] for record in measured["metrics"]})
+    return (
+        f"{networks} small networks, {measured['iterations']} steps on {frames['train']} rendered rooms of "
+        f"{height}x{width}, tested on {frames['test']}"
+    )
+
+
+def metrics_table(metrics: Sequence[Record]) -> str:
+    """The mean of each metric in float32, and how far other precisions are from it at most."""
+    precisions = [precision for precision in metrics[0]["differences"] if precision != "fp32"]
+    by_metric: dict[str, list[Record]] = {}
+    for record in metrics:
+        by_metric.setdefault(record["metric"], []).append(record)
     rows = [
-        [name, *(f"{cell(seconds)} ({seconds / values[0]:.2f}x)" for seconds in values)]
-        for name, values in curve["series"].items()
+        [
+            metric,
+            fmean(record["fp32"] for record in of_seeds),
+            *(f"{max(record['differences'][precision] for record in of_seeds):.2%}" for precision in precisions),
+        ]
+        for metric, of_seeds in by_metric.items()
+    ]
+    return markdown_table(["", "fp32, mean", *(f"{precision}, largest difference" for precision in precisions)], rows)
+
+
+def processes_table(batches: Sequence[Record]) -> str:
+    """Steps of one and of two processes."""
+    rows = [
+        [batch["images"], median(batch["one"]), median(batch["two"]), times_faster_text(batch), difference_text(batch)]
+        for batch in batches
+    ]
+    return markdown_table(["images", "one process, seconds", "two", "faster", "largest difference of a loss"], rows)
+
+
+def difference_text(batch: Record) -> str:
+    """How far the losses of two processes are from those of one."""
+    return f"{batch['largest_difference']:.1e} in {len(batch['losses']['one'])} steps"
+
+
+def curve_table(curve: Record) -> str:
+    """The medians of a curve, and how often they are that of its first point."""
+    rows = [
+        [name, *(f"{cell(value)} ({value / values[0]:.2f}x)" for value in values)]
+        for name, values in ((name, list(map(median, rounds))) for name, rounds in curve["series"].items())
     ]
     return markdown_table([curve["x_label"], *map(str, curve["x"])], rows)
 
@@ -150,8 +198,12 @@ def main() -> None:
     """Print the tables of a file of results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Print the tables of results.")
     parser.add_argument("file", type=Path, metavar="FILE", help="what benchmarks.run wrote")
+    file = parser.parse_args().file
     with exit_on_user_error():
-        print(format_report(read_json(parser.parse_args().file)))
+        results = read_json(file)
+        if not isinstance(results, dict) or "machine" not in results:
+            raise UserError(f"{file} does not hold results of benchmarks.run: choose a file that it has written.")
+        print(format_report(results))
 
 
 if __name__ == "__main__":

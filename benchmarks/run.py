@@ -4,7 +4,6 @@ Writes the results as JSON after each part, prints their tables, and draws the g
 """
 
 import argparse
-import os
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -12,15 +11,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.growth import over_workers
+from benchmarks.growth import over_processes, over_workers
 from benchmarks.machine import at_its_best, describe_machine
 from benchmarks.picture import draw_growth
 from benchmarks.promises import Results
 from benchmarks.report import format_report
 from benchmarks.settings import TINY_SIZE, Settings
 from benchmarks.suites import SUITES
+from utils.children import num_cores
 from utils.errors import UserError, exit_on_user_error
-from utils.files import write_json
+from utils.files import make_folder, write_json
 
 IMAGES = {"cpu": (2, 224), "cuda": (16, 321)}
 """Type of the device -> images of a training step, and their height and width."""
@@ -35,7 +35,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: one per core)")
     parser.add_argument("--batch", type=positive, metavar="N", help="images of a training step (default: 2, GPU: 16)")
     parser.add_argument("--size", type=positive, metavar="N", help="their height and width (default: 224, GPU: 321)")
-    parser.add_argument("--tiny", action="store_true", help="a trial of the benchmark itself, within seconds")
+    parser.add_argument("--tiny", action="store_true", help="a trial of the benchmark itself: seconds for each part")
     parser.add_argument("--out", type=Path, metavar="FILE", help="results (default: runs/benchmarks/{date}.json)")
     return parser.parse_args(arguments)
 
@@ -52,10 +52,12 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
     """What the options mean on this machine.
 
     Raises:
-        UserError: there is no such device.
+        UserError: there is no such device, or images would be too small.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no CUDA device here; choose cpu.")
+    if options.size and options.size < TINY_SIZE:
+        raise UserError(f"--size {options.size}: the networks need images of {TINY_SIZE}x{TINY_SIZE} at least.")
     batch_size, size = IMAGES[options.device]
     return Settings(
         device=torch.device(options.device),
@@ -67,9 +69,19 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def num_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def output_file(chosen: Path | None, date: str) -> Path:
+    """Where the results go; its folder is made.
+
+    Raises:
+        UserError: the name is not that of a JSON file.
+    """
+    out = chosen or Path("runs", "benchmarks", f"{date}.json")
+    if out.suffix != ".json":
+        raise UserError(
+            f"--out {out}: results are JSON, and the curves a PNG beside it; choose a name ending in .json."
+        )
+    make_folder(out.parent)
+    return out
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_on_user_error():
         settings = chosen_settings(options)
         date = datetime.now().strftime("%Y-%m-%d-%H%M")
-        out = options.out or Path("runs", "benchmarks", f"{date}.json")
+        out = output_file(options.out, date)
         torch.set_num_threads(settings.threads)
         results: Results = {"date": date, "repeats": settings.repeats, "machine": describe_machine(settings)}
         for name in options.only or SUITES:
@@ -96,6 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
 def all_curves(results: Results) -> list[dict[str, Any]]:
     """Those of the parts that have any."""
     curves = list(results.get("growth", {}).values())
+    if "processes" in results:
+        curves.append(asdict(over_processes(results["processes"]["batches"])))
     if "loading" in results:
         curves.append(asdict(over_workers(results["loading"]["workers"])))
     return curves

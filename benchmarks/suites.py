@@ -10,21 +10,27 @@ from benchmarks.growth import CURVES
 from benchmarks.implementation import Implementation
 from benchmarks.loading import measure_loading
 from benchmarks.memory import compare_memory
+from benchmarks.metrics import compare_metrics
 from benchmarks.phases import Phase
+from benchmarks.processes import compare_processes
 from benchmarks.settings import Settings
-from benchmarks.variants import BASELINE, FP32, on_device
+from benchmarks.variants import BASELINE, FP32, baselines, on_device
 from benchmarks.work import HEADLINE, OTHERS, paper_work
+
+NUM_NETWORKS = 4
+"""On which precisions are compared."""
+
+BATCHES_OF_PROCESSES = (1, 2, 4)
+"""Batches that processes share, in units of the headline's."""
 
 
 def headline(settings: Settings) -> Record:
     """Every phase of the headline's work; policy learning at the turning points of the curriculum."""
     work = paper_work(HEADLINE, settings)
-    variants = on_device(settings.device)
-    testing = [variant for variant in variants if variant.tests]
     contests = [
-        (Phase("test"), [BASELINE, *testing]),
-        (Phase("retraining"), [BASELINE, *variants]),
-        (Phase("heads"), [BASELINE, *testing]),
+        (Phase("test"), testers(settings)),
+        (Phase("retraining"), [*baselines(settings.device), *on_device(settings.device)]),
+        (Phase("heads"), testers(settings)),
         (Phase("warm-up"), learners(settings)),
         *openings(turning_points(work), settings),
     ]
@@ -49,7 +55,13 @@ def learners(settings: Settings) -> list[Implementation]:
     """Who is compared where there is much to measure: on a CPU, which takes seconds for a step, float32 alone."""
     if settings.device.type == "cpu":
         return [BASELINE, FP32]
-    return [BASELINE, *(variant for variant in on_device(settings.device) if variant.tests)]
+    return testers(settings)
+
+
+def testers(settings: Settings) -> list[Implementation]:
+    """Who is compared where no memory is kept for a backward pass, or where that is of no interest."""
+    variants = [variant for variant in on_device(settings.device) if variant.tests]
+    return [*baselines(settings.device), *variants]
 
 
 def memory(settings: Settings) -> Record:
@@ -71,7 +83,7 @@ def configurations(settings: Settings) -> Record:
 def configuration(name: str, settings: Settings) -> Record:
     """The phases of one configuration."""
     work = paper_work(name, settings)
-    ways = [BASELINE, *(variant for variant in on_device(settings.device) if variant.tests)]
+    ways = testers(settings)
     half = work.num_blocks // 2
     phases = [Phase("warm-up"), Phase("weights", half), Phase("policy", half), Phase("retraining"), Phase("test")]
     return compare(work, [(phase, ways) for phase in phases], settings.device, settings.repeats, name)
@@ -79,12 +91,24 @@ def configuration(name: str, settings: Settings) -> Record:
 
 def loading(settings: Settings) -> Record:
     """Training samples from files and from the cache; on the CPU, whatever the device."""
-    return measure_loading(settings.repeats)
+    return measure_loading(settings)
 
 
 def growth(settings: Settings) -> Record:
     """All curves."""
     return {name: asdict(measure(settings)) for name, measure in CURVES.items()}
+
+
+def metrics(settings: Settings) -> Record:
+    """Metrics in lower precisions, of small networks on rendered rooms."""
+    return compare_metrics(range(1 if settings.tiny else NUM_NETWORKS), settings)
+
+
+def processes(settings: Settings) -> Record:
+    """Retraining in two processes of one thread, on batches of 1, 2 and 4 times the headline's; on the CPU."""
+    work = paper_work(HEADLINE, settings)
+    sizes = [factor * settings.batch_size for factor in BATCHES_OF_PROCESSES]
+    return compare_processes([work.with_values(f"train.batch_size={size}") for size in sizes], settings)
 
 
 SUITES: dict[str, Callable[[Settings], Any]] = {
@@ -93,6 +117,8 @@ SUITES: dict[str, Callable[[Settings], Any]] = {
     "loading": loading,
     "growth": growth,
     "configurations": configurations,
+    "metrics": metrics,
+    "processes": processes,
     "curriculum": whole_curriculum,
 }
 """Name for `--only` -> what measures it and returns plain values."""

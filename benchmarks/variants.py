@@ -77,7 +77,9 @@ def own_training(step: Callable[..., object], net: MultiTaskNet, work: Work, opt
     return Training(optimiser, partial(step, net, **on_losses, optimiser=optimiser, scaler=loss_scaler(net)))
 
 
-BASELINE = Baseline()
+BASELINE = Baseline("baseline", "fp32")
+BASELINE_TF32 = Baseline("baseline, tf32", "tf32")
+"""What PyTorch does by default in the convolutions of a GPU."""
 
 BF16, CHECKPOINTING = ("train.precision=bf16",), ("train.checkpointing=True",)
 
@@ -89,14 +91,17 @@ VARIANTS = (
     Variant("tf32", ("train.tf32=True",), "tf32", devices=("cuda",)),
     Variant("bf16", BF16, "bf16"),
     Variant("bf16, checkpointing", (*BF16, *CHECKPOINTING), "bf16", tests=False),
-    Variant(
-        "bf16, compiled", (*BF16, "train.compile=True"), "bf16", compiling_passes=4, devices=("cuda",), tests=False
-    ),
+    Variant("bf16, compiled", (*BF16, "train.compile=True"), "bf16", compiling_passes=4, devices=("cuda",)),
     Variant("fp16", ("train.precision=fp16",), "fp16", devices=("cuda",)),
 )
 
-IMPLEMENTATIONS: dict[str, Implementation] = {way.name: way for way in (BASELINE, *VARIANTS)}
+IMPLEMENTATIONS: dict[str, Implementation] = {way.name: way for way in (BASELINE, BASELINE_TF32, *VARIANTS)}
 """Name -> implementation; the baseline first."""
+
+
+def baselines(device: torch.device) -> list[Baseline]:
+    """Those that are measured on a device; ratios are to the first, in float32."""
+    return [BASELINE] if device.type == "cpu" else [BASELINE, BASELINE_TF32]
 
 
 def on_device(device: torch.device) -> list[Variant]:

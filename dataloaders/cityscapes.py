@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.caching import Cache
 from dataloaders.frames import (
     Frame,
     FrameDataset,
@@ -75,8 +76,7 @@ class CityScapes(FrameDataset):
         small_res: resize every file that is of another size to 128x256.
         seed: key of the augmentation's draws, together with split, pass number and index.
         validation: "test" or "held_out", see `dataloaders.splits`.
-        cache: folder in which frames are kept as `read` returns them, see `dataloaders.packed`; None reads their
-            files each time.
+        cache: where frames are kept as `read` returns them; None reads their files each time.
 
     Raises: UserError for another number of classes, for everything about the data root that can be known before a
     frame is opened, and, when one is fetched, for files that cannot be read or contradict the format.
@@ -92,7 +92,7 @@ class CityScapes(FrameDataset):
         small_res: bool = False,
         seed: int = 0,
         validation: str = "test",
-        cache: Path | None = None,
+        cache: Cache | None = None,
     ):
         dataroot = Path(dataroot)
         num_classes = targets.get("seg")

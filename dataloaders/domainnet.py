@@ -19,11 +19,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from dataloaders.caching import Cache, Decoding
 from dataloaders.frames import is_path, refuse_missing, refuse_no_folder
 from dataloaders.keys import Key, keyed_generator
 from dataloaders.lists import read_lines
 from dataloaders.options import DataOptions
-from dataloaders.packed import Decoding, PackedSamples, open_packed
+from dataloaders.packed import PackedSamples
 from dataloaders.picture_files import read_picture_file
 from dataloaders.splits import Splits, complete_splits
 from dataloaders.transforms import channels_first
@@ -135,28 +136,28 @@ def open_domainnet(options: DataOptions, split: str, training: bool) -> dict[str
         images = own.members_of(split)
         refuse_missing((os.path.join(options.dataroot, image.file) for image in images), split, own.source)
         refuse_other_classes(images, options.targets[domain], own.source)
-        packed = pack(options.cache, options.dataroot, own, split) if options.cache else None
+        packed = pack(options.cache, options.dataroot, domain, own, split) if options.cache else None
         domains[domain] = Domain(
             options.dataroot, domain, images, split, size, training, options.seed, own.notes, packed
         )
     return domains
 
 
-def pack(cache: Path, dataroot: Path, splits: Splits[LabelledImage], split: str) -> PackedSamples:
-    """The images of a split as a cache keeps them, together with those of the splits that have some of them, too.
+def pack(cache: Cache, dataroot: Path, domain: str, splits: Splits[LabelledImage], split: str) -> PackedSamples:
+    """The images of a domain's split as a cache keeps them, with those of the splits that have some of them, too.
 
-    Raises: UserError for an image that is missing or cannot be read, and as `open_packed`.
+    Raises: UserError for an image that is missing or cannot be read, and as `Cache.samples_of`.
     """
     root = Path(os.path.abspath(dataroot))
     decoding = Decoding(
         Domain,
+        source=f"{domain} of {root}",
         settings=(),
         files=lambda file: [os.path.join(root, file)],
         read=lambda file: {"img": np.asarray(read_image(root / file))},
     )
-    return open_packed(
-        cache, decoding, {name: [image.file for image in images] for name, images in splits.members.items()}, split
-    )
+    files = {name: [image.file for image in images] for name, images in splits.members.items()}
+    return cache.samples_of(decoding, files, split)
 
 
 # Which images form a split

@@ -17,8 +17,9 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
+from dataloaders.caching import Cache, Decoding
 from dataloaders.keys import Key, keyed_generator
-from dataloaders.packed import Decoding, PackedSamples, open_packed
+from dataloaders.packed import PackedSamples
 from dataloaders.picture_files import MOST_PIXELS, read_picture_file
 from dataloaders.reading import open_file
 from dataloaders.split_files import read_members
@@ -88,8 +89,8 @@ class FrameDataset(ABC):
         split: the one to take.
         augment: the random changes of training; None for whole frames as they are.
         seed: key of the augmentation's draws, together with split, pass number and index.
-        cache: folder in which what `read` returns is kept; None reads the files again each time. With a cache, `read`
-            is called before this constructor ends: a subclass first sets the attributes that it needs.
+        cache: where what `read` returns is kept; None reads the files again each time. With a cache, `read` is called
+            before this constructor ends: a subclass first sets the attributes that it needs.
         read_settings: values besides the files that the result of `read` depends on.
 
     Attributes:
@@ -108,7 +109,7 @@ class FrameDataset(ABC):
         split: str,
         augment: TrainAugmentation | None,
         seed: int,
-        cache: Path | None = None,
+        cache: Cache | None = None,
         read_settings: tuple[object, ...] = (),
     ):
         self.frames = Frames(dataroot, names, splits.members_of(split))
@@ -145,20 +146,21 @@ class FrameDataset(ABC):
             sample = {name: np.require(array, requirements="W") for name, array in sample.items()}
         return {"name": frame["img"].stem, **self.encode(sample)}
 
-    def pack(self, cache: Path, splits: Splits[Row], read_settings: tuple[object, ...]) -> PackedSamples:
+    def pack(self, cache: Cache, splits: Splits[Row], read_settings: tuple[object, ...]) -> PackedSamples:
         """The frames as a cache keeps them, together with those of the splits that have some of them, too.
 
-        Raises: UserError for a frame that is missing or cannot be read, and as `open_packed`.
+        Raises: UserError for a frame that is missing or cannot be read, and as `Cache.samples_of`.
         """
         root, names = Path(os.path.abspath(self.frames.root)), tuple(self.frames.names)
         decoding = Decoding(
             type(self),
+            source=str(root),
             settings=(names, *read_settings),
             files=lambda row: Frames(root, names, [row]).files(),
             read=lambda row: self.read(Frames(root, names, [row])[0]),
         )
         rows = {split: [tuple(row) for row in own] for split, own in splits.members.items()}
-        return open_packed(cache, decoding, rows, self.split)
+        return cache.samples_of(decoding, rows, self.split)
 
 
 # Which frames form a split

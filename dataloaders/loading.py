@@ -30,6 +30,7 @@ from dataloaders.keys import Dataset, Key, keyed_generator
 from dataloaders.processes import obey_parent_alone, signals_held_back
 from utils.errors import UserError
 from utils.faults import explanation
+from utils.memory import return_freed_memory
 
 TaskKey = tuple[str, Key]
 """A task with its own inputs, and the key of one of its samples."""
@@ -272,6 +273,8 @@ class BatchLoader(DataLoader):
 def _start_worker(worker: int) -> None:
     # One thread per worker: PyTorch sees to its own, OpenCV's would fight over the cores.
     cv2.setNumThreads(0)
+    # As the process that trains may have it, arrays would go back to the system one by one: twice the time of a sample.
+    return_freed_memory(at_once=False)
     obey_parent_alone()
     # Python would print what its threads fail at while they hand over a batch, and PyTorch wait for good for it.
     Queue._on_queue_feeder_error = _send_error_instead

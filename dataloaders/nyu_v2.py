@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.caching import Cache
 from dataloaders.frames import (
     Frame,
     FrameDataset,
@@ -83,7 +84,7 @@ class NYUv2(FrameDataset):
         seed: key of the augmentation's draws, together with split, pass number and index.
         validation: "test", the release's choice, makes "val" the test split; "held_out" makes it the split
             file's own, or a tenth of train that no training split then contains.
-        cache: folder in which decoded frames are kept, see `dataloaders.packed`; None decodes them each time.
+        cache: where decoded frames are kept; None decodes them each time.
 
     Attributes:
         frames: the paths of every frame.
@@ -103,7 +104,7 @@ class NYUv2(FrameDataset):
         normals: str = "release",
         seed: int = 0,
         validation: str = "test",
-        cache: Path | None = None,
+        cache: Cache | None = None,
     ):
         names = ("img", *targets)
         splits = resolve_splits(Path(dataroot), names, validation)

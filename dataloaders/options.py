@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataloaders.caching import Cache
 from utils.config import DataloadSection
 from utils.errors import UserError
 
@@ -23,7 +24,7 @@ class DataOptions:
         num_words: texts: size of the vocabulary.
         validation: "test" or "held_out", see `dataloaders.splits`.
         seed: key of the augmentation's draws.
-        cache: folder in which decoded images and their targets are kept, see `dataloaders.packed`; None for nowhere.
+        cache: where decoded images and their targets are kept; None for nowhere.
         vocabulary: texts: the words that a checkpoint was trained with; None takes them from the train split.
     """
 
@@ -37,7 +38,7 @@ class DataOptions:
     num_words: int
     validation: str
     seed: int
-    cache: Path | None = None
+    cache: Cache | None = None
     vocabulary: tuple[str, ...] | None = None
 
     @classmethod
@@ -56,7 +57,7 @@ class DataOptions:
             num_words=settings.num_words,
             validation=settings.validation,
             seed=seed,
-            cache=None if settings.cache is None else Path(settings.cache),
+            cache=None if settings.cache is None else Cache(Path(settings.cache)),
         )
 
     @property

@@ -133,17 +133,18 @@ def divide(
     )
 
 
-def related(members: Mapping[str, Iterable[Item]], split: str) -> list[Item]:
-    """The members of a split and of those that share some with it, be it by way of others: in order, each once.
+def related(members: Mapping[str, Iterable[Item]], split: str) -> list[str]:
+    """A split and those that share some of its members, be it by way of others; the split has one at least.
 
     Train is related to train1 and train2, which are parts of it, and val to train or test, whichever it is.
     """
     groups = {name: set(own) for name, own in members.items()}
     found = groups[split]
     while True:
-        joined = found.union(*(group for group in groups.values() if not found.isdisjoint(group)))
+        names = [name for name, group in groups.items() if not found.isdisjoint(group)]
+        joined = found.union(*(groups[name] for name in names))
         if len(joined) == len(found):
-            return sorted(found)
+            return names
         found = joined
 
 

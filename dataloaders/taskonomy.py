@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.caching import Cache
 from dataloaders.frames import (
     Frame,
     FrameDataset,
@@ -87,7 +88,7 @@ class Taskonomy(FrameDataset):
             whole frames, 256x256.
         seed: key of the augmentation's draws, together with split, pass number and index.
         validation: "test" or "held_out", see `dataloaders.splits`.
-        cache: folder in which decoded frames are kept, see `dataloaders.packed`; None decodes them each time.
+        cache: where decoded frames are kept; None decodes them each time.
 
     Raises: UserError for everything about the data root that can be known before a frame is opened, and, when
     one is fetched, for files that cannot be read or contradict the format.
@@ -102,7 +103,7 @@ class Taskonomy(FrameDataset):
         augmentation: str | None = None,
         seed: int = 0,
         validation: str = "test",
-        cache: Path | None = None,
+        cache: Cache | None = None,
     ):
         dataroot = Path(dataroot)
         names = ["img", *targets]

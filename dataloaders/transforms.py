@@ -174,7 +174,8 @@ def draw_range(length: int, wanted: int, generator: np.random.Generator) -> rang
 class TrainAugmentation:
     """Random scale, mirror with probability 1/2, padding, random crop: alike for all arrays.
 
-    Only what the crop shows is computed, from a sample that is never copied as a whole.
+    The crop is chosen first, so that of the scaled frame only what lies above and to the left of the crop's last pixel
+    is computed, and of the sample no more is looked at than that is made from.
 
     Attributes:
         crop_size: (height, width) of every result, in pixels.

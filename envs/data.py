@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from dataloaders import TEXT_DATASETS, open_dataset
 from dataloaders.domainnet import encode_frame
 from dataloaders.fdu_mtl import Reviews
 from dataloaders.images import ImageFolder
+from dataloaders.keys import Dataset
 from dataloaders.loading import (
     BatchLoader,
     build_loader,

@@ -5,25 +5,30 @@ import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.measure import settle
 from dataloaders.rendered import write_nyu_v2
 from envs.losses import Batch
-from envs.optimisers import warm_up_optimiser
+from envs.optimisers import loss_scaler, warm_up_optimiser
 from envs.steps import weight_step
 from envs.task_sets import build_tasks
 from envs.tasks import PROTOCOLS
-from models.multitask import build_network
-from models.shared_paths import decided
+from models.compiling import compile_parts
+from models.inference import prepare_for_inference
+from models.multitask import MultiTaskNet, build_network
+from models.shared_paths import HardGates, decided
 from tests.metric_inputs import PARITY, parity_batch, parity_predictions
 from tests.parity_inputs import policies
 from tests.script_runs import FOLDERS, ROOT, SMALL
 from tests.small_runs import StopAtCheck
 from utils.devices import random_states, restore_random_states, to_device
 from utils.interruption import Interruption
+from utils.precision import allow_tf32
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -37,7 +42,7 @@ DOMAINS = {"real": 5, "sketch": 5}
 def _full_precision() -> Iterator[None]:
     """TF32 keeps ten bits of each factor; these tests compare numbers."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    allow_tf32(False)
     yield
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
@@ -67,30 +72,93 @@ def common_image() -> Batch:
 @pytest.mark.parametrize(
     ("kind", "task_bn"), [("dense", False), ("classification", False), ("classification", True), ("text", False)]
 )
-def test_a_training_step_equals_the_cpus(kind: str, task_bn: bool) -> None:
+def test_training_steps_equal_the_cpus(kind: str, task_bn: bool) -> None:
+    losses = {device: losses_of_steps(network(kind, task_bn=task_bn).to(device), kind) for device in DEVICES}
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["dense", "classification", "text"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_training_steps_in_fewer_bits_stay_close(kind: str, precision: str) -> None:
+    exact = losses_of_steps(network(kind).cuda(), kind)
+    rounded = losses_of_steps(network(kind, precision=precision).cuda(), kind)
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.05)
+
+
+def test_training_steps_with_checkpointing_are_the_same() -> None:
+    exact = losses_of_steps(network("dense").cuda(), "dense")
+    assert losses_of_steps(network("dense", checkpointing=True).cuda(), "dense") == pytest.approx(exact, rel=1e-4)
+
+
+def test_a_step_in_tf32_stays_close() -> None:
+    exact = losses_of_steps(network("dense").cuda(), "dense")
+    allow_tf32(True)
+    assert losses_of_steps(network("dense").cuda(), "dense") == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_parts_learn_and_predict_as_uncompiled_ones(precision: str) -> None:
+    plain, compiled = (network("dense", precision=precision).cuda() for _ in range(2))
+    compile_parts(compiled)
+    assert losses_of_steps(compiled, "dense") == pytest.approx(losses_of_steps(plain, "dense"), rel=0.02)
+    expected, predictions = (prepared_predictions(net) for net in (plain, compiled))
+    for task, prediction in predictions.items():
+        assert (prediction - expected[task]).abs().max() < 0.1 * expected[task].abs().max()
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-4), ("bf16", 0.05), ("fp16", 0.01)])
+def test_a_network_prepared_for_inference_predicts_what_the_cpus_own_does(precision: str, most: float) -> None:
+    batch, gates = common_image(), gates_of("dense")
+    with torch.no_grad():
+        expected = network("dense").eval()(batch["img"], gates)
+    for task, prediction in prepared_predictions(network("dense", precision=precision).cuda()).items():
+        assert (prediction.cpu() - expected[task]).abs().max() < most * expected[task].abs().max()
+
+
+@torch.inference_mode()
+def prepared_predictions(net: MultiTaskNet) -> dict[str, Tensor]:
+    """Of the common image, by the network as it is prepared for a test."""
+    image, gates = common_image()["img"].to(next(net.parameters()).device), gates_of("dense")
+    return prepare_for_inference(net, gates)(image, gates)
+
+
+def network(kind: str, **options: Any) -> MultiTaskNet:
+    """Without dropout, which draws other bits on a GPU."""
+    torch.manual_seed(0)
+    net = build_network(
+        kind=kind,
+        backbone="VDCNN17" if kind == "text" else "ResNet18",
+        num_outputs=NUM_OUTPUTS if kind == "dense" else DOMAINS,
+        backbone_width=8,
+        head_width=16,
+        num_words=30,
+        **options,
+    )
+    for module in net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0
+    return net
+
+
+def gates_of(kind: str) -> HardGates:
+    """Some blocks are left out."""
+    outputs = NUM_OUTPUTS if kind == "dense" else DOMAINS
+    return dict(zip(outputs, policies(7, len(outputs), 8), strict=True))
+
+
+def losses_of_steps(net: MultiTaskNet, kind: str) -> list[float]:
+    """Of three training steps, where the network is."""
     outputs = NUM_OUTPUTS if kind == "dense" else DOMAINS
     tasks = build_tasks("NYU_v2" if kind == "dense" else "DomainNet", list(outputs), list(outputs.values()), "decoded")
-    batch = common_image() if kind == "dense" else own_inputs(kind)
-    gates = dict(zip(outputs, policies(7, len(outputs), 8), strict=True))
-    losses = {}
-    for device in DEVICES:
-        torch.manual_seed(0)
-        net = build_network(
-            kind=kind,
-            backbone="VDCNN17" if kind == "text" else "ResNet18",
-            num_outputs=outputs,
-            backbone_width=8,
-            head_width=16,
-            num_words=30,
-            task_bn=task_bn,
-        ).to(device)
-        for module in net.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0
-        moved, optimiser = to_device(batch, device), warm_up_optimiser(net.train(), 1e-3, 1e-3)
-        weights = dict.fromkeys(outputs, 2.0)
-        losses[device] = [weight_step(net, gates, moved, tasks, weights, optimiser)["total"].item() for _ in range(2)]
-    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
+    batch = to_device(common_image() if kind == "dense" else own_inputs(kind), next(net.parameters()).device)
+    optimiser, scaler = warm_up_optimiser(net.train(), 1e-3, 1e-3), loss_scaler(net)
+    weights = dict.fromkeys(outputs, 2.0)
+
+    def step() -> float:
+        return weight_step(net, gates_of(kind), batch, tasks, weights, optimiser, scaler)["total"].item()
+
+    return [settle(step) for _ in range(3)]
 
 
 @pytest.mark.parametrize("dataset", PARITY)

@@ -1,8 +1,11 @@
-"""Work shared by processes: results in order, and an end to everything where one of them fails or dies."""
+"""Work shared by processes: results in order, an end to all where one fails, and no more memory than they need."""
 
 import multiprocessing
 import os
+import platform
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,6 +15,8 @@ import pytest
 
 from dataloaders.processes import ITEMS_AHEAD, carry_out
 from utils.errors import UserError
+
+ROOT = Path(__file__).parents[1]
 
 
 class Counted(list):
@@ -100,3 +105,62 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+# What a process takes
+
+
+PAGES = """
+import resource
+
+import numpy as np
+
+from dataloaders.loading import build_loader, evaluation_sampler
+from utils.memory import return_freed_memory
+
+
+class Pages:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, key):
+        before = None
+        for _ in range(50):
+            np.ones(2**20, np.uint8)
+            now = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            before = before or now
+        return {"img": np.array(now - before), "name": ""}
+
+
+assert return_freed_memory()
+sampler = evaluation_sampler(Pages(), batch_size=1, keep_last=True)
+for num_workers in (0, 1):
+    print(int(next(iter(build_loader(Pages(), sampler, num_workers, False)))["img"]) * resource.getpagesize())
+"""
+"""Tells how much memory the system hands out while arrays of a megabyte come and go, in a process and its worker."""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_a_worker_keeps_its_memory_even_where_training_returns_what_it_frees() -> None:
+    run = subprocess.run([sys.executable, "-c", PAGES], cwd=ROOT, capture_output=True, text=True, check=True)
+    returned, kept = map(int, run.stdout.split())
+    assert returned >= 49 * 2**20
+    assert kept < 2**20
+
+
+def test_who_only_reads_or_writes_files_need_not_load_pytorch(tmp_path: Path) -> None:
+    """It takes seconds, in every process that helps."""
+    code = f"""
+import sys
+from pathlib import Path
+import dataloaders.prepare.__main__, dataloaders.rendered.__main__
+from dataloaders.caching import Cache
+from dataloaders.nyu_v2 import NYUv2
+from dataloaders.rendered import write_nyu_v2
+root = Path({str(tmp_path)!r})
+write_nyu_v2(root / "frames", {{"train": 2, "test": 1}}, height=32, width=48, seed=0)
+for cache in (None, Cache(root / "caches")):
+    assert NYUv2(root / "frames", "test", ("seg", "depth"), cache=cache)[(0, 0)]["img"].shape == (3, 32, 48)
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dataloaders.splits import Splits, complete_splits, divide
+from dataloaders.splits import Splits, complete_splits, divide, related
 from utils.errors import UserError
 
 TRAIN = list(range(40))
@@ -89,3 +89,9 @@ def test_unknown_and_empty_splits_are_refused_by_name() -> None:
         splits.members_of("test")
     with pytest.raises(UserError, match="'train2' alone"):
         completed("test", train=TRAIN, train2=[1])
+
+
+def test_splits_are_related_by_what_they_share_even_by_way_of_others() -> None:
+    members = {"train": [3, 1, 2], "train1": [1, 2], "train2": [3, 9], "test": [5, 4, 5], "small": [4], "val": [9, 8]}
+    assert related(members, "train1") == related(members, "val") == ["train", "train1", "train2", "val"]
+    assert related(members, "small") == ["test", "small"]

@@ -24,7 +24,7 @@ FunctionDef = ast.FunctionDef | ast.AsyncFunctionDef
 def python_files() -> list[Path]:
     """The scripts, and every Python file of the packages, the tests and whatever else stands beside them."""
     visible = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    ours = [folder for folder in visible if not (folder / "pyvenv.cfg").exists()]
+    ours = [folder for folder in visible if folder.name != "runs" and not (folder / "pyvenv.cfg").exists()]
     return sorted([*ROOT.glob("*.py"), *(path for folder in ours for path in folder.rglob("*.py"))])
 
 

@@ -49,17 +49,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents; raises `UserError` where that, or writing a file into it, fails."""
+def make_folder(path: Path, setting: str = "paths") -> None:
+    """Make a folder and its parents; raises `UserError` where that, or writing a file into it, fails.
+
+    Args:
+        setting: key of the configuration that names the folder, for messages.
+    """
     probe = path / f".{uuid.uuid4().hex}.probe"
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written to ({error.strerror or error}); expected a folder, or a place where one can be "
-            "made, choose another one with --set paths"
+            f"made, choose another one with --set {setting}"
         ) from error
 
 

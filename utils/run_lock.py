@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -35,21 +35,35 @@ def locked(folders: Iterable[Path], *names: str, shared: bool = False, patience:
     with ExitStack() as held:
         for folder in dict.fromkeys(path.resolve() for path in folders):
             for name in names:
-                held.enter_context(_locked_file(folder / f".{name}.lock", shared, patience))
+                held.enter_context(locked_file(folder / f".{name}.lock", shared, patience))
         yield
 
 
 @contextmanager
-def _locked_file(path: Path, shared: bool, patience: float) -> Iterator[None]:
+def locked_file(
+    path: Path, shared: bool = False, patience: float = PATIENCE, tell: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Hold the lock of one file while the block runs; any process of a run can, and each for itself.
+
+    Args:
+        shared, patience: as `locked` takes them.
+        tell: called, if the lock has to be waited for, with who holds it.
+
+    Raises: as `locked`.
+    """
     # Opened once and closed last: closing any descriptor of the file would give the lock away.
     with path.open("a+", encoding="utf-8") as file:
         until = time.monotonic() + patience
         while not _try_to_lock(file, shared):
+            file.seek(0)
+            holder = file.read().strip() or "of unknown origin"
+            if tell:
+                tell(holder)
+                tell = None
             if time.monotonic() >= until:
-                file.seek(0)
                 raise UserError(
-                    f"{path.parent} is in use by another run ({file.read().strip() or 'of unknown origin'}): wait for "
-                    "it, stop it, or choose another exp_name."
+                    f"{path.parent} is in use by another run ({holder}): wait for it, stop it, or choose another "
+                    "exp_name."
                 )
             time.sleep(PAUSE)
         file.truncate(0)

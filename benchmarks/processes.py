@@ -1,0 +1,154 @@
+"""Training in two processes beside one: do they learn the same, and how much more do they do?
+
+One process takes every step of the whole batch; two take it together, with half of the batch each. All have one thread,
+and wait, without computing, while it is not their turn.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+import torch
+
+from benchmarks.comparison import Record, describe_work
+from benchmarks.measure import Parts, interleave, times_faster
+from benchmarks.settings import Settings
+from benchmarks.variants import FP32
+from benchmarks.work import Work
+from envs.losses import Batch
+from envs.optimisers import warm_up_optimiser
+from envs.steps import training_mode, weight_step
+from models.replication import replicated, uses_all_weights
+from utils.distributed import joined_processes, num_processes, process_number
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+LEARNING_RATE = 1e-4
+"""Large enough that another gradient would be seen in the losses that follow."""
+
+LEAST_STEPS = 5
+"""To compare what is learned, however few are timed."""
+
+
+def compare_processes(works: Sequence[Work], settings: Settings) -> Record:
+    """Measure retraining steps of works, which differ in the size of their batch; on the CPU.
+
+    Returns:
+        "work", the first one; "batches": for each, "images" of a step; seconds of the steps of "one" process and of
+        "two", by round; "times_faster"; the total "losses" of both, step by step; "largest_difference" of these,
+        relative.
+    """
+    return {
+        "work": describe_work(works[0]),
+        "batches": [compare_on_batch(work, max(settings.repeats, LEAST_STEPS)) for work in works],
+    }
+
+
+def compare_on_batch(work: Work, rounds: int) -> Record:
+    """One record of `compare_processes`."""
+    images = work.config.train.batch_size
+    with ExitStack() as running:
+        crews = {name: running.enter_context(crew(work, number)) for name, number in (("one", 1), ("two", 2))}
+        losses: dict[str, list[float]] = {name: [] for name in crews}
+        passes = {name: partial(take_step, members, losses[name]) for name, members in crews.items()}
+        interleave(passes, 1, "processes: first steps")
+        measured = interleave(passes, rounds, f"processes: {images} images")
+    seconds = {name: [parts["total"] for parts in steps] for name, steps in measured.items()}
+    differences = [abs(two - one) / abs(one) for one, two in zip(losses["one"], losses["two"], strict=True)]
+    return {
+        "images": images,
+        **seconds,
+        "times_faster": asdict(times_faster(seconds["two"], seconds["one"])),
+        "losses": losses,
+        "largest_difference": max(differences),
+    }
+
+
+def take_step(members: Sequence[Connection], losses: list[float]) -> Parts:
+    """Let the processes of a crew take one step together; adds its loss, and returns the seconds of the slowest.
+
+    Raises:
+        UserError: one of them was ended.
+    """
+    try:
+        for member in members:
+            member.send(len(losses))
+        steps = [member.recv() for member in members]
+    except (EOFError, BrokenPipeError) as error:
+        raise UserError(
+            "processes: one of them was ended, most likely for lack of memory; choose a smaller --batch or --size."
+        ) from error
+    losses.append(steps[0]["loss"])
+    return {"total": max(step["seconds"] for step in steps)}
+
+
+@contextmanager
+def crew(work: Work, number: int) -> Iterator[list[Connection]]:
+    """New processes that train one network together, each by its end of a pipe."""
+    context = get_context("spawn")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    members = []
+    for rank in range(number):
+        place = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": number,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        ours, theirs = context.Pipe()
+        environment = {name: str(value) for name, value in place.items()}
+        context.Process(target=take_steps_on_request, args=(work, environment, theirs), daemon=True).start()
+        theirs.close()
+        members.append(ours)
+    try:
+        yield members
+    finally:
+        for member in members:
+            member.close()
+
+
+def take_steps_on_request(work: Work, place: dict[str, str], requests: Connection) -> None:
+    """In a new process: train until the pipe is closed; a request is the seed of a step's dropout."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a word; whoever waits has one
+    os.environ |= place
+    torch.set_num_threads(1)
+    with joined_processes():
+        step = training_step(work)
+        while True:
+            try:
+                seed = requests.recv()
+            except EOFError:
+                return
+            torch.manual_seed(seed)
+            began = time.perf_counter()
+            loss = step()
+            requests.send({"loss": loss, "seconds": time.perf_counter() - began})
+
+
+def training_step(work: Work) -> Callable[[], float]:
+    """Retraining steps on this process's part of the batch; each returns the loss of the whole."""
+    net, gates = FP32.build(work, CPU), work.gates()
+    training_mode(net, fix_bn=False)
+    optimiser = warm_up_optimiser(net, LEARNING_RATE, LEARNING_RATE)
+    replica, batch = replicated(net, uses_all_weights(net, gates)), own_part_of(work.batch(CPU))
+
+    def step() -> float:
+        return weight_step(replica, gates, batch, work.tasks, work.loss_weights, optimiser)["total"].item()
+
+    return step
+
+
+def own_part_of(batch: Batch) -> Batch:
+    """The samples of a batch that are this process's."""
+    return {name: tensor.chunk(num_processes())[process_number()] for name, tensor in batch.items()}
