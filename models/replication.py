@@ -1,6 +1,5 @@
 """One network in several processes: each has a copy, whose weights and logits learn from the parts of all."""
 
-import warnings
 from inspect import signature
 
 import torch
@@ -24,13 +23,12 @@ def replicated(net: MultiTaskNet, uses_all_weights: bool) -> nn.Module:
     """
     if num_processes() == 1:
         return net
-    # Weights of kernel size 1 have strides that say the same in two ways.
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     # The norms see to their statistics themselves. PyTorch 2.15 has another name for the option.
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in OPTIONS else "broadcast_buffers"
     options = {buffers: False, "find_unused_parameters": not uses_all_weights, "gradient_as_bucket_view": True}
-    # What needs no gradient now is not looked after: the logits, which learn through their gates.
-    net.policy.requires_grad_(False)
+    # What needs no gradient now is not looked after: the logits, which learn through their gates. But where steps may
+    # leave weights out they stay in, left out by every step: one that leaves nothing out is complained of.
+    net.policy.requires_grad_(not uses_all_weights)
     replica = DistributedDataParallel(net, **options)
     net.policy.requires_grad_(True)
     return replica

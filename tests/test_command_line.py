@@ -59,27 +59,18 @@ def test_at_least_one_is_asked_for(option: str, number: str, capsys: pytest.Capt
     assert option in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("processes_here", "gpus"), [(None, [0]), ("1", [0]), ("4", [0, 1, 2, 3])])
-def test_each_process_of_torchrun_has_a_gpu_unless_others_are_named(
-    monkeypatch: pytest.MonkeyPatch, processes_here: str | None, gpus: list[int]
-) -> None:
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    if processes_here:
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes_here)
-    assert parsed().gpus == gpus
-    assert parsed("--gpus", "5", "6").gpus == [5, 6]
-
-
-def test_commands_bear_the_configuration_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    arguments = parsed("--gpus", "2", "3", "--set", "train.batch_size=8", "seed=[1, 2]")
+def test_commands_bear_the_configuration_on() -> None:
+    arguments = parsed("--gpus", "2", "3", "--processes", "2", "--set", "train.batch_size=8", "seed=[1, 2]")
     command = next_command("re-train.py", arguments, [0, 1])
     assert command.startswith("python re-train.py --config 'a file.yml' --gpus 2 3 --exp_ids 0 1 --set ")
     again = parsed(*shlex.split(command)[4:])
     assert vars(again) == vars(arguments) | {"exp_ids": [0, 1]}
     alone = parsed(*run_options(arguments, [-1], [7])[2:], "--parallel")
-    assert vars(alone) == vars(arguments) | {"exp_ids": [7], "gpus": [-1], "parallel": 0}
-    assert run_options(parsed(), [0], [1]) == ["--config", "a file.yml", "--gpus", "0", "--exp_ids", "1"]
+    assert vars(alone) == vars(arguments) | {"exp_ids": [7], "gpus": [-1], "parallel": 0, "processes": None}
+
+
+def test_what_was_not_said_is_not_borne_on() -> None:
+    assert next_command("test.py", parsed(), [1]) == "python test.py --config 'a file.yml' --exp_ids 1"
 
 
 def test_options_of_groups_can_be_added(capsys: pytest.CaptureFixture) -> None:

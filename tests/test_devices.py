@@ -27,9 +27,9 @@ def pretend_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
     return current
 
 
-@pytest.mark.parametrize("gpus", [[0], [3], [0, 1]])
+@pytest.mark.parametrize("gpus", [None, [0], [3], [0, 1]])
 def test_without_cuda_every_choice_is_the_cpu_and_one_line_says_so(
-    monkeypatch: pytest.MonkeyPatch, gpus: list[int]
+    monkeypatch: pytest.MonkeyPatch, gpus: list[int] | None
 ) -> None:
     pretend_gpus(monkeypatch, 0)
     device, line = choose_device(gpus)
@@ -52,6 +52,9 @@ def test_the_first_gpu_named_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device == torch.device("cuda", 2)
     assert "0 stay free" in line
     assert current == [1, 2], "nothing is put on GPU 0 by default"
+    device, line = choose_device(None)
+    assert device == torch.device("cuda", 0)
+    assert "1, 2 stay free" in line
 
 
 def test_each_of_several_processes_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,8 +69,9 @@ def test_each_of_several_processes_has_its_own_gpu(monkeypatch: pytest.MonkeyPat
         (torch.device("cuda", 1), "device: GPU 1, Model 1; 2 processes share the batches"),
     ]
     assert current == [3, 1]
-    with pytest.raises(UserError, match="--gpus names 1, fewer than the processes"):
+    with pytest.raises(UserError, match="--gpus names 1 GPUs, fewer than there are processes"):
         choose_device([3])
+    assert choose_device(None)[0] == torch.device("cuda", 1)
     assert choose_device([-1])[1].endswith("--gpus -1; 2 processes share the batches")
 
 

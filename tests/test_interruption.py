@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from utils import interruption as module
 from utils.interruption import Interrupted, Interruption
 
 
@@ -23,7 +24,18 @@ def test_a_signal_stops_the_run_at_its_next_check(number: int, code: int, capfd:
     assert capfd.readouterr().err.count("finishing this step, then saving") == 1
 
 
-def test_a_second_signal_is_not_waited_for() -> None:
+def test_signals_that_come_together_are_one_request(capfd: pytest.CaptureFixture) -> None:
+    with Interruption() as interruption:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted) as stop:
+            interruption.check()
+    assert stop.value.code == 143
+    assert capfd.readouterr().err.count("finishing this step, then saving") == 1
+
+
+def test_a_later_signal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAME_REQUEST", 0.0)
     with Interruption():
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):

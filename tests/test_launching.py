@@ -19,11 +19,11 @@ from tests.faults.programs import PATIENCE, ROOT, free_to_lock, wait_for
 HEAD = """
 import fcntl, json, os, signal, sys, time
 from pathlib import Path
-from utils import children
+from utils import children, interruption
 from utils.errors import UserError, exit_on_user_error
 from utils.launching import launch
 
-children.SAME_REQUEST, children.GRACE, children.LAST_SAVE = 0.3, 0.3, 0.5
+interruption.SAME_REQUEST, children.GRACE, children.LAST_SAVE = 0.3, 0.3, 0.5
 children.num_cores = lambda: 12
 folder, rank = Path(__file__).parent, os.environ.get("RANK")
 
@@ -146,9 +146,16 @@ def test_the_exit_code_is_that_of_the_first_to_fail(tmp_path: Path) -> None:
     assert run(tmp_path, work).returncode == 3
 
 
-def test_a_copy_that_was_killed_has_failed(tmp_path: Path) -> None:
-    work = "if rank == '0':\n    train()\nos.kill(os.getpid(), signal.SIGKILL)"
-    assert run(tmp_path, work).returncode == 128 + signal.SIGKILL
+@pytest.mark.parametrize("rank", "01")
+def test_a_copy_that_was_killed_has_failed_and_this_is_said(tmp_path: Path, rank: str) -> None:
+    ended = run(tmp_path, f"if rank != '{rank}':\n    train()\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert ended.returncode == 128 + signal.SIGKILL
+    assert ended.stderr.startswith(f"process {rank} (of 0 to 1) was ended by SIGKILL, as the system does for want of")
+
+
+def test_a_first_copy_that_ends_without_a_word_is_told_of(tmp_path: Path) -> None:
+    ended = run(tmp_path, "if rank == '1':\n    train()\nos._exit(9)")
+    assert (ended.returncode, ended.stderr) == (9, "process 0 (of 0 to 1) failed with exit code 9\n")
 
 
 def test_a_copy_that_is_finished_early_disturbs_nobody(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from utils.errors import UserError
 from utils.placement import places_side_by_side, processes_of_run, usable_gpus
 
 
-@pytest.mark.parametrize(("available", "gpus", "usable"), [(4, [2, 0], [2, 0]), (4, [-1], []), (0, [0, 1], [])])
+@pytest.mark.parametrize(
+    ("available", "gpus", "usable"),
+    [(4, [2, 0], [2, 0]), (3, None, [0, 1, 2]), (4, [-1], []), (0, [0, 1], []), (0, None, [])],
+)
 def test_gpus_are_those_named_if_there_are_any(
-    monkeypatch: pytest.MonkeyPatch, available: int, gpus: list[int], usable: list[int]
+    monkeypatch: pytest.MonkeyPatch, available: int, gpus: list[int] | None, usable: list[int]
 ) -> None:
     current = pretend_gpus(monkeypatch, available)
     assert usable_gpus(gpus) == usable
@@ -35,21 +38,25 @@ def test_gpus_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch, cho
         (4, [-1], 3, 3),
         (0, [0, 1, 2, 3], None, 1),
         (0, [0], 2, 2),
+        (4, None, None, 1),
+        (4, None, 3, 3),
+        (0, None, 2, 2),
     ],
 )
 def test_a_run_has_a_process_for_each_gpu_and_on_the_cpu_as_many_as_asked_for(
-    monkeypatch: pytest.MonkeyPatch, available: int, gpus: list[int], processes: int | None, expected: int
+    monkeypatch: pytest.MonkeyPatch, available: int, gpus: list[int] | None, processes: int | None, expected: int
 ) -> None:
     pretend_gpus(monkeypatch, available)
     assert processes_of_run(gpus, processes) == expected
 
 
-@pytest.mark.parametrize(("gpus", "processes"), [([0], 2), ([0, 1, 2], 2), ([1, 1], None), ([1, 1], 2)])
+@pytest.mark.parametrize(("gpus", "processes"), [([0], 2), ([0, 1, 2], 2), ([1, 1], None), ([1, 1], 2), (None, 5)])
 def test_processes_of_a_run_do_not_share_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, gpus: list[int], processes: int | None
+    monkeypatch: pytest.MonkeyPatch, gpus: list[int] | None, processes: int | None
 ) -> None:
     pretend_gpus(monkeypatch, 4)
-    with pytest.raises(UserError, match=rf"^--gpus {' '.join(map(str, gpus))} .*GPU of its own"):
+    found = range(4) if gpus is None else gpus
+    with pytest.raises(UserError, match=rf"^--gpus {' '.join(map(str, found))} .*GPU of its own"):
         processes_of_run(gpus, processes)
 
 
@@ -57,6 +64,7 @@ def test_processes_of_a_run_do_not_share_a_gpu(
     ("available", "gpus", "parallel", "places", "said"),
     [
         (4, [0, 1, 3], 0, [0, 1, 3], "device: GPUs 0, 1, 3; 3 at once"),
+        (3, None, 0, [0, 1, 2], "device: GPUs 0, 1, 2; 3 at once"),
         (4, [0, 2], 4, [0, 2, 0, 2], "device: GPUs 0, 2; 4 at once"),
         (4, [0, 2], 1, [0], "device: GPUs 0; 1 at once"),
         (4, [-1], 3, [-1, -1, -1], "device: CPU, 10 cores; 3 at once"),
@@ -64,7 +72,7 @@ def test_processes_of_a_run_do_not_share_a_gpu(
     ],
 )
 def test_runs_side_by_side_take_the_gpus_in_turns(
-    monkeypatch: pytest.MonkeyPatch, available: int, gpus: list[int], parallel: int, places: list[int], said: str
+    monkeypatch: pytest.MonkeyPatch, available: int, gpus: list[int] | None, parallel: int, places: list[int], said: str
 ) -> None:
     pretend_gpus(monkeypatch, available)
     monkeypatch.setattr(placement, "num_cores", lambda: 10)
@@ -81,3 +89,11 @@ def test_torchrun_does_not_multiply_what_runs_side_by_side(monkeypatch: pytest.M
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="not with torchrun"):
         places_side_by_side([-1], 2)
+
+
+def test_torchrun_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert processes_of_run([-1], 2) == 2
+    with pytest.raises(UserError, match="--processes 3: 2 are started already"):
+        processes_of_run([-1], 3)

@@ -18,12 +18,12 @@ SCRIPT = """
 import os, signal, sys, time
 from functools import partial
 from pathlib import Path
-from utils import children
+from utils import children, interruption
 from utils.children import end_with_parent
 from utils.errors import exit_on_user_error
 from utils.launching import run_side_by_side
 
-children.SAME_REQUEST, children.GRACE = 0.3, 0.3
+interruption.SAME_REQUEST, children.GRACE = 0.3, 0.3
 children.num_cores = lambda: 12
 folder = Path(__file__).parent
 
@@ -137,7 +137,7 @@ if name == "c":
     failed = ended.stdout[ended.stdout.index("run b: failed with exit code 1") : ended.stdout.index("run c: begins")]
     words = [f"    line {number}" for number in range(31, 50)]
     assert failed.splitlines()[1:] == [*words, "    what is wrong"]
-    assert "run c: failed with exit code 137" in ended.stdout
+    assert "run c: was ended by SIGKILL, as the system does for want of memory after 0:00:0" in ended.stdout
     assert "    (nothing)" in ended.stdout
     assert "(2 of 4 done)" in ended.stdout.splitlines()[-2]
 

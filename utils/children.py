@@ -12,15 +12,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import FrameType
-from typing import IO, Any
+from typing import IO
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""Those that ask a script to stop, as `utils.interruption` takes them."""
+from utils.interruption import StopRequests
+
 PAUSE = 0.05
 """Seconds between two looks at the processes."""
-SAME_REQUEST = 1.0
-"""Seconds in which signals are one request: a scheduler may tell every process of a job, and a terminal its group."""
 GRACE = 5.0
 """Seconds for processes that shall end: until they are told to stop, and again until they are killed."""
 LAST_SAVE = 30.0
@@ -46,15 +43,12 @@ class Children:
         self.running: list[subprocess.Popen] = []
         self.signals: list[int] = []
         self._num_passed_on = 0
-        self._requested_at = 0.0
-        self._handlers_before: dict[int, Any] = {}
+        # Passed on later: when a signal comes, a process might just be between its start and its place in the list.
+        self._requests = StopRequests(self.signals.append)
 
     def __enter__(self) -> "Children":
         self._lifeline, self._held_end = os.pipe()
-        for number in SIGNALS:
-            # What runs in a shell's background ignores Ctrl+C, and so do the processes that it starts.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._handlers_before[number] = signal.signal(number, self._note)
+        self._requests.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -65,8 +59,7 @@ class Children:
             self._send(number)
         while self.running:
             self.watch()
-        for number, handler in self._handlers_before.items():
-            signal.signal(number, handler)
+        self._requests.end()
         for end in (self._lifeline, self._held_end):
             os.close(end)
 
@@ -99,17 +92,18 @@ class Children:
         for process in self.running:
             process.send_signal(number)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        # Passed on later: here, a process might just be between its start and its place in the list.
-        now = time.monotonic()
-        if not self.signals or now - self._requested_at > SAME_REQUEST:
-            self.signals.append(number)
-            self._requested_at = now
-
 
 def exit_code(process: subprocess.Popen) -> int:
     """The code of a process that has ended; 128 plus the number of the signal that ended it, as in a shell."""
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def manner(process: subprocess.Popen) -> str:
+    """How a process has ended, such as "failed with exit code 2" or "was ended by SIGKILL"."""
+    if process.returncode >= 0:
+        return f"failed with exit code {process.returncode}"
+    name = signal.Signals(-process.returncode).name
+    return f"was ended by {name}{', as the system does for want of memory' if name == 'SIGKILL' else ''}"
 
 
 def last_words(output: IO[bytes]) -> str:

@@ -46,6 +46,7 @@ def of_all_processes(tensor: Tensor) -> Tensor:
     return torch.stack(tensors)
 
 
+@torch.inference_mode(False)  # gloo's threads may not write to tensors of inference
 def sums_by_name(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """For each name that any process has, the sum of the tensors of that name; float64 on the CPU, of equal shapes."""
     if num_processes() == 1:

@@ -1,6 +1,5 @@
 """The command line that the scripts share."""
 
-import os
 import re
 import shlex
 from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
@@ -21,11 +20,9 @@ def script_parser(description: str) -> ArgumentParser:
         "--gpus",
         type=int,
         nargs="+",
-        # As many as torchrun has started processes on this machine.
-        default=list(range(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))),
         metavar="N",
         help="GPU to run on, or several (docs/SCALE.md); -1 asks for the CPU, which is also taken where there is no "
-        "CUDA device (default: 0)",
+        "CUDA device (default: the first, or the first ones where several processes are asked for)",
     )
     parser.add_argument(
         "--compile",
@@ -92,8 +89,8 @@ def add_parallel(parser: ArgumentParser) -> None:
         nargs="?",
         const=0,
         metavar="N",
-        help="N at once, each in a process of its own, in turns on --gpus "
-        "(N left out: one for each of --gpus, and on the CPU one for every two cores)",
+        help="N at once, each in a process of its own, in turns on --gpus, by default all GPUs "
+        "(N left out: one for each GPU, and on the CPU one for every two cores)",
     )
 
 
@@ -143,12 +140,14 @@ def positive(text: str) -> int:
 # Commands
 
 
-def run_options(arguments: Namespace, gpus: Iterable[int], exp_ids: Iterable[int]) -> list[str]:
-    """The options of a command with this one's configuration and overrides."""
-    options = ["--config", arguments.config, "--gpus", *map(str, gpus), "--exp_ids", *map(str, exp_ids)]
+def run_options(arguments: Namespace, gpus: Iterable[int] | None, exp_ids: Iterable[int]) -> list[str]:
+    """The options of a command with this one's configuration and overrides; `gpus` None leaves the default."""
+    devices = [] if gpus is None else ["--gpus", *map(str, gpus)]
+    options = ["--config", arguments.config, *devices, "--exp_ids", *map(str, exp_ids)]
     return [*options, "--set", *arguments.set] if arguments.set else options
 
 
 def next_command(script: str, arguments: Namespace, exp_ids: Iterable[int]) -> str:
-    """The command of the next phase, with this one's configuration, devices and overrides."""
-    return shlex.join(["python", script, *run_options(arguments, arguments.gpus, exp_ids)])
+    """The command of the next phase, with this one's configuration, devices, processes and overrides."""
+    processes = ["--processes", str(arguments.processes)] if arguments.processes else []
+    return shlex.join(["python", script, *run_options(arguments, arguments.gpus, exp_ids), *processes])

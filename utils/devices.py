@@ -13,10 +13,10 @@ from utils.errors import UserError
 from utils.placement import usable_gpus
 
 
-def choose_device(gpus: Sequence[int]) -> tuple[torch.device, str]:
+def choose_device(gpus: Sequence[int] | None) -> tuple[torch.device, str]:
     """The device for `--gpus`, and a line that says what was chosen; each of several processes has its own GPU.
 
-    `-1` asks for the CPU; without a CUDA device any choice falls back to it.
+    `-1` asks for the CPU; without a CUDA device any choice falls back to it. None: the first GPUs.
 
     Raises:
         UserError: a GPU number that this machine does not have, or fewer GPUs than processes on it.
@@ -24,15 +24,16 @@ def choose_device(gpus: Sequence[int]) -> tuple[torch.device, str]:
     usable, number, processes = usable_gpus(gpus), number_on_this_machine(), num_processes()
     shared = f"; {processes} processes share the batches" if processes > 1 else ""
     if not usable:
-        reason = "as asked for by --gpus -1" if list(gpus) == [-1] else "since PyTorch finds no CUDA device"
+        reason = "as asked for by --gpus -1" if gpus == [-1] else "since PyTorch finds no CUDA device"
         return torch.device("cpu"), f"device: CPU, {torch.get_num_threads()} threads, {reason}{shared}"
     if number >= len(usable):
-        raise UserError(f"--gpus names {len(usable)}, fewer than the processes on this machine; name one for each.")
+        there_are = "this machine has" if gpus is None else "--gpus names"
+        raise UserError(f"{there_are} {len(usable)} GPUs, fewer than there are processes; let each have one.")
     gpu = usable[number]
     # Else pinned memory and random states would open a context on GPU 0 as well.
     torch.cuda.set_device(gpu)
     if processes == 1 and len(usable) > 1:
-        shared = f"; a run uses one GPU, so {', '.join(str(gpu) for gpu in usable[1:])} stay free"
+        shared = f"; one process uses one GPU, so {', '.join(map(str, usable[1:]))} stay free"
     return torch.device("cuda", gpu), f"device: GPU {gpu}, {torch.cuda.get_device_name(gpu)}{shared}"
 
 

@@ -6,6 +6,8 @@ Where there is one, nothing here does anything, so that nobody has to ask. What 
 
 A process that fails says so, once, in a number that the others read wherever they next wait for each other; they end
 then, without a word. That has a channel of its own, over the CPU: it stays in order whatever a GPU is at.
+
+Torch is imported where there are several: processes that load data ask here who they are too, and need none of it.
 """
 
 import os
@@ -16,13 +18,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from itertools import islice
-from typing import Any, TypeVar
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.errors import FAILED, INTERRUPTED
 from utils.faults import LOST_PROCESS
+
+if TYPE_CHECKING:
+    from utils.channel import Channel
 
 T = TypeVar("T")
 
@@ -35,7 +37,7 @@ FAREWELL = timedelta(seconds=10)
 LINGERING = 1.0
 """Seconds by which processes that are not at fault end later: whoever started them looks at who ended first."""
 
-_channel: dist.ProcessGroup | None = None
+_channel: "Channel | None" = None
 """Over which these processes talk; None where there is one."""
 
 
@@ -48,12 +50,12 @@ class EndedElsewhere(SystemExit):
 
 def num_processes() -> int:
     """How many there are."""
-    return 1 if _channel is None else dist.get_world_size()
+    return 1 if _channel is None else _channel.num_processes
 
 
 def process_number() -> int:
     """Which one this is, from 0 on."""
-    return 0 if _channel is None else dist.get_rank()
+    return 0 if _channel is None else _channel.process_number
 
 
 def is_first_process() -> bool:
@@ -77,15 +79,14 @@ def joined_processes() -> Iterator[None]:
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE") == "1":
         yield
         return
-    on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
-    _channel = dist.new_group(backend="gloo", timeout=LONG_PATIENCE)
+    from utils.channel import Channel  # only here, for it needs torch
+
+    _channel = Channel(PATIENCE, LONG_PATIENCE)
     try:
         with open(os.devnull, "w") as nowhere, nullcontext() if is_first_process() else redirect_stdout(nowhere):
             yield
         meet()
-        # Not where something failed: it would wait for what is still under way.
-        dist.destroy_process_group()
+        _channel.close()
     except EndedElsewhere:
         time.sleep(LINGERING)
         raise
@@ -94,8 +95,11 @@ def joined_processes() -> Iterator[None]:
             raise
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if _others_say(error):
+        is_lost = LOST_PROCESS.explains(error)
+        is_said = not is_first_process() if is_lost else _others_say(error)
+        if is_lost or is_said:
             time.sleep(LINGERING)
+        if is_said:
             raise EndedElsewhere from error
         raise
     finally:
@@ -103,12 +107,10 @@ def joined_processes() -> Iterator[None]:
 
 
 def _others_say(error: Exception) -> bool:
-    """Let the others know that this process fails; returns whether one of them has more right to say why."""
-    if LOST_PROCESS.explains(error):
-        return not is_first_process()
+    """Let the others know that this process fails; returns whether one of those before it fails in the same way."""
     mark = -1 - zlib.crc32(f"{type(error).__name__}: {error}".encode())
     try:
-        marks = _numbers_of_all(mark, FAREWELL)
+        marks = _channel.numbers_of_all(mark, FAREWELL)
     except RuntimeError:  # they are busy elsewhere, or gone
         return False
     return mark in marks[: process_number()]
@@ -168,21 +170,13 @@ def gather(value: T) -> list[T]:
     if _channel is None:
         return [value]
     meet()
-    values: list[Any] = [None] * num_processes()
-    dist.all_gather_object(values, value, group=_channel)
-    return values
+    return _channel.values_of_all(value)
 
 
 def _agree(number: int = 0, patience: timedelta = PATIENCE) -> list[int]:
     if _channel is None:
         return [number]
-    numbers = _numbers_of_all(number, patience)
+    numbers = _channel.numbers_of_all(number, patience)
     if min(numbers) < 0:
         raise EndedElsewhere
     return numbers
-
-
-def _numbers_of_all(number: int, patience: timedelta) -> list[int]:
-    numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(num_processes())]
-    dist.all_gather(numbers, torch.tensor([number]), group=_channel, async_op=True).wait(patience)
-    return [int(number) for number in numbers]

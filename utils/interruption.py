@@ -1,7 +1,10 @@
 """Being asked to stop: a signal becomes a request that a run honours once its state is whole."""
 
+import math
 import os
 import signal
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -10,7 +13,8 @@ from utils.distributed import highest, is_first_process
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What schedulers of preemptible machines send, and Ctrl+C."""
-
+SAME_REQUEST = 1.0
+"""Seconds in which signals are one request: a scheduler tells every process of a job, and some of these tell others."""
 
 STDERR = 2
 """Its number to the system."""
@@ -24,25 +28,57 @@ class Interrupted(SystemExit):
         self.signal_name = signal.Signals(signal_number).name
 
 
+class StopRequests:
+    """As a context manager, takes SIGTERM and SIGINT for requests to stop; those that come together are one.
+
+    Args:
+        take: called with a signal's number once for each request, amid whatever is under way.
+    """
+
+    def __init__(self, take: Callable[[int], object]) -> None:
+        self._take = take
+        self._taken_at = -math.inf
+        self._handlers_before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequests":
+        for number in SIGNALS:
+            # What runs in a shell's background ignores Ctrl+C, and so do the processes that it starts.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers_before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Let signals do again what they did before."""
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
+        self._handlers_before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._taken_at >= SAME_REQUEST:
+            self._taken_at = now
+            self._take(number)
+
+
 class Interruption:
-    """As a context manager, takes the first SIGTERM or SIGINT for a request; a second one ends the process at once.
+    """As a context manager, waits for a request to stop; a second one ends the process at once.
 
     What one of several processes is asked for, all do, at the same `check`.
     """
 
     def __init__(self) -> None:
         self._requested = 0
-        self._handlers_before: dict[int, Any] = {}
+        self._requests = StopRequests(self._take)
 
     def __enter__(self) -> "Interruption":
-        for number in SIGNALS:
-            # What runs in a shell's background ignores Ctrl+C, and shall go on doing so.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._handlers_before[number] = signal.signal(number, self._request)
+        self._requests.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._restore_handlers()
+        self._requests.end()
 
     def check(self) -> None:
         """Raise `Interrupted` if a stop was requested; called where the run's state is whole, by all processes."""
@@ -50,17 +86,14 @@ class Interruption:
         if requested:
             raise Interrupted(requested)
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
+    def _take(self, number: int) -> None:
+        if self._requested:
+            self._requests.end()
+            os.kill(os.getpid(), number)
         self._requested = number
-        self._restore_handlers()
         if not is_first_process():
             return
         # Not `print`: the signal may have come while the same stream was being written to.
         name = signal.Signals(number).name
         with suppress(OSError):  # who read it may be gone by the same signal
             os.write(STDERR, f"\n{name}: finishing this step, then saving; once more ends at once\n".encode())
-
-    def _restore_handlers(self) -> None:
-        for number, handler in self._handlers_before.items():
-            signal.signal(number, handler)
-        self._handlers_before = {}

@@ -18,8 +18,9 @@ from datetime import timedelta
 from tempfile import TemporaryFile
 from typing import IO
 
-from utils.children import SIGNALS, Children, end_with_parent, exit_code, last_words, threads_of_each
-from utils.errors import discard_output
+from utils.children import Children, end_with_parent, exit_code, last_words, manner, threads_of_each
+from utils.errors import FAILED, discard_output
+from utils.interruption import SIGNALS
 
 STOPPED = frozenset(128 + number for number in SIGNALS)
 """Exit codes of what was told to stop."""
@@ -49,8 +50,8 @@ def is_launched() -> bool:
 def run_processes(num_processes: int) -> int:
     """Run copies of this script, with its command line, on this machine.
 
-    What the first, RANK 0, says is shown. What another says on standard error is shown where that one is the first to
-    fail. When one fails, the others are ended: they might wait for it for ever.
+    What the first, RANK 0, says is shown. When one fails, this is said, with what it said itself on standard error if
+    that was not shown; the others are ended, for they might wait for it for ever.
 
     Returns:
         0 where all ended so; else the code of the one that failed first; 130 or 143 where they were told to stop.
@@ -64,14 +65,19 @@ def run_processes(num_processes: int) -> int:
             # Who asks twice is in a hurry.
             while children.running and not failed and len(children.signals) < 2:
                 failed = [copy for copy in children.watch() if _has_failed(copy, children.signals)]
-            unheard = [rank for rank in range(1, num_processes) if copies[rank] in failed]
-            for rank in unheard[:1]:
-                _say(
-                    f"process {rank} (of 0 to {num_processes - 1}) failed with exit code {exit_code(copies[rank])}; "
-                    f"it said:\n{last_words(errors[rank])}",
-                    sys.stderr,
-                )
+            # At the same moment: what was ended by a signal did not end because of another.
+            failed.sort(key=lambda copy: copy.returncode >= 0)
+            if failed:
+                rank = copies.index(failed[0])
+                _report_failure(f"process {rank} (of 0 to {num_processes - 1})", failed[0], errors[rank])
     return next((code for code in map(exit_code, [*failed, *copies]) if code), 0)
+
+
+def _report_failure(name: str, copy: subprocess.Popen, errors: IO[bytes] | None) -> None:
+    if errors:
+        _say(f"{name} {manner(copy)}; it said:\n{last_words(errors)}", sys.stderr)
+    elif exit_code(copy) != FAILED:  # with which scripts end that have said why in a sentence
+        _say(f"{name} {manner(copy)}", sys.stderr)
 
 
 def _start_copy(
@@ -160,11 +166,12 @@ class Queue:
             run, code = self.running.pop(process), exit_code(process)
             self._free.append(run.gpu)
             self.codes[run.name] = code
-            outcome = "done" if code == 0 else "stopped" if code in STOPPED else f"failed with exit code {code}"
+            has_failed = code not in (0, *STOPPED)
+            outcome = manner(process) if has_failed else "done" if code == 0 else "stopped"
             seconds = timedelta(seconds=round(time.monotonic() - run.begun))
             num_done = list(self.codes.values()).count(0)
             line = f"{run.name}: {outcome} after {seconds} ({num_done} of {len(self._arguments)} done)"
-            _say(f"{line}; it said:\n{last_words(run.output)}" if outcome.startswith("failed") else line)
+            _say(f"{line}; it said:\n{last_words(run.output)}" if has_failed else line)
             run.output.close()
 
 

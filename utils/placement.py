@@ -1,5 +1,6 @@
 """How many processes a script is to have, and on which GPUs, as its command line asks."""
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -9,32 +10,41 @@ from utils.errors import UserError
 from utils.launching import is_launched
 
 
-def usable_gpus(gpus: Sequence[int]) -> list[int]:
-    """Those of `--gpus`; none where the CPU is asked for, or where PyTorch finds no CUDA device.
+def usable_gpus(gpus: Sequence[int] | None) -> list[int]:
+    """Those of `--gpus` (None: all); none where the CPU is asked for, or where PyTorch finds no CUDA device.
 
     Takes no memory of any GPU, which a process that only starts others does not need.
 
     Raises:
         UserError: a GPU number that this machine does not have.
     """
-    if list(gpus) == [-1] or not torch.cuda.is_available():
+    if gpus == [-1] or not torch.cuda.is_available():
         return []
     available = torch.cuda.device_count()
+    if gpus is None:
+        return list(range(available))
     for gpu in gpus:
         if not 0 <= gpu < available:
             raise UserError(f"--gpus {gpu}: this machine has GPUs 0 to {available - 1}; choose among them.")
     return list(gpus)
 
 
-def processes_of_run(gpus: Sequence[int], processes: int | None) -> int:
-    """How many processes share one run: one for each of `--gpus`; on the CPU `--processes`, or one.
+def processes_of_run(gpus: Sequence[int] | None, processes: int | None) -> int:
+    """How many processes share one run: `--processes`, or one for each of `--gpus`, or one.
 
     Raises:
-        UserError: there is not exactly one GPU for each.
+        UserError: there is not exactly one GPU for each; or torchrun has started another number.
     """
+    if is_launched() and processes not in (None, int(os.environ["WORLD_SIZE"])):
+        raise UserError(
+            f"--processes {processes}: {os.environ['WORLD_SIZE']} are started already, as WORLD_SIZE says; leave "
+            "--processes to torchrun."
+        )
     usable = usable_gpus(gpus)
     if not usable:
         return processes or 1
+    if gpus is None:
+        usable = usable[: processes or 1]
     if len(set(usable)) < len(usable) or processes not in (None, len(usable)):
         asked_for = " ".join(map(str, usable))
         raise UserError(
@@ -44,7 +54,7 @@ def processes_of_run(gpus: Sequence[int], processes: int | None) -> int:
     return len(usable)
 
 
-def places_side_by_side(gpus: Sequence[int], parallel: int) -> tuple[list[int], str]:
+def places_side_by_side(gpus: Sequence[int] | None, parallel: int) -> tuple[list[int], str]:
     """The GPU of each run that is to run at once (-1: the CPU), and a line that says what was chosen.
 
     Args:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tests.script_runs import ROOT
+from utils import distributed
 from utils.distributed import joined_processes
 
 PATIENCE = 60
@@ -37,10 +38,9 @@ class Pair:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for connection, process in zip(self._connections, self._processes, strict=True):
-            connection.send(None)
-            process.join(PATIENCE)
+        for process in self._processes:
             process.kill()
+            process.join()
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What `work(*arguments)` returns in each of two joined processes; `work` is a function of a module."""
@@ -75,9 +75,10 @@ class _Failure:
 
 def _serve(rank: int, connection: Connection) -> None:
     torch.set_num_threads(1)
+    distributed.LINGERING = 0.2
     importlib.import_module("torch._dynamo")  # DistributedDataParallel needs it: once, not in every fork
-    while job := connection.recv():
-        port, work, arguments = job
+    while True:
+        port, work, arguments = connection.recv()
         child = os.fork()
         if child:
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,6 +1,9 @@
 """Runs of two processes: training curves, stops, evaluations, and what they agree on."""
 
+import subprocess
+import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ from models.policy import Curriculum
 from models.shared_paths import Gates, all_blocks
 from models.synchronised import synchronise_norms
 from tests.distributed.pairs import Pair
+from tests.script_runs import ROOT
 from tests.small_runs import CPU, TASKS, StopAtCheck, kept, logged, run_files, small_run
+from tests.test_domainnet import write_root
 from tests.test_nyu_v2 import make_root
 from tests.test_resuming import on_logits
 from utils.collectives import sums_by_name
@@ -33,25 +38,34 @@ from utils.distributed import (
     highest,
     in_step,
     is_first_process,
+    joined_processes,
     num_processes,
     process_number,
 )
+from utils.errors import UserError
 from utils.interruption import Interrupted, Interruption
 from utils.logger import open_log
 
 # Training curves, and stops
 
 
-def learn(folder: Path, frames: DataloadSection, interruption: Interruption, hard_sampling: bool = False) -> None:
-    """Warm up and learn the policy as train.py does; goes on with what it finds in the folder."""
+def learn(
+    folder: Path, frames: DataloadSection, interruption: Interruption, dtype: torch.dtype = torch.float32, **more: Any
+) -> None:
+    """Warm up and learn the policy as train.py does; goes on with what it finds in the folder.
+
+    Args:
+        dtype: of the network.
+        more: settings of `train`.
+    """
     data = Data(frames, TASKS, 88, CPU, ["train", "train1", "train2"], ["val"])
     stopped = stopped_run(run_files(folder).of_training(), ["warm-up", "policy"], resume=True, overwrite=False)
     torch.manual_seed(1 if stopped else 0)
     earlier = (stopped.state.iteration, stopped.state.log_position) if stopped else ()
     with suppress(Interrupted), open_log(run_files(folder).logs, *earlier) as logger:
         alternation = {"warm_up_iters": 4, "total_iters": 9, "weight_iter_alternate": 2, "alpha_iter_alternate": 1}
-        settings = {"policy_lr": 0.001, "hard_sampling": hard_sampling, **alternation}
-        run = small_run(folder, data, logger, interruption, **settings)
+        run = small_run(folder, data, logger, interruption, policy_lr=0.001, **alternation, **more)
+        run.net.to(dtype).register_forward_pre_hook(lambda net, inputs: (inputs[0].to(dtype), *inputs[1:]))
         synchronise_norms(run.net)
         if not stopped or stopped.state.phase == "warm-up":
             warm_up(run, stopped)
@@ -85,41 +99,39 @@ def test_two_processes_have_the_training_curve_of_one(
 def test_blocks_that_drawn_gates_leave_out_are_left_out_by_both(
     pair: Pair, frames: DataloadSection, tmp_path: Path
 ) -> None:
-    """Hard gates hardly change the losses, so that Adam makes a step for some logits of what is mostly rounding."""
-    learn(tmp_path / "one", frames, Interruption(), hard_sampling=True)
-    pair.run(learn, tmp_path / "two", frames, Interruption(), True)
-    found, expected = (
-        [line for line in logged(run_files(tmp_path / folder).logs) if line["kind"] in ("weights", "policy")]
-        for folder in ("two", "one")
-    )
-    assert len(found) == len(expected) == 9
-    for line, expected_line in zip(found, expected, strict=True):
-        assert_equal_values(line, expected_line, rel=1e-4)
+    """In float64: hard gates hardly change the losses, so that Adam would make steps of what is mostly rounding."""
+    learn(tmp_path / "one", frames, Interruption(), torch.float64, hard_sampling=True)
+    pair.run(partial(learn, hard_sampling=True), tmp_path / "two", frames, Interruption(), torch.float64)
+    assert_alike(tmp_path / "two", tmp_path / "one", rounding=1e-6)
 
 
-def test_two_processes_go_on_with_what_one_began_and_one_with_what_two_began(
+def test_any_number_goes_on_with_what_another_began(
     pair: Pair, frames: DataloadSection, straight: Path, tmp_path: Path
 ) -> None:
-    """The stop is amid policy learning, after steps of both kinds."""
-    learn(tmp_path / "one began", frames, StopAtCheck(9))
-    pair.run(learn, tmp_path / "two began", frames, StopAtCheck(9))
-    assert kept(tmp_path / "one began", "latest")["iter"] == kept(tmp_path / "two began", "latest")["iter"] == 7
-    pair.run(learn, tmp_path / "one began", frames, Interruption())
-    learn(tmp_path / "two began", frames, Interruption())
-    for folder in ("one began", "two began"):
-        assert_alike(tmp_path / folder, straight)
+    """Two, then one, then two; the stops are amid warm-up, and amid policy learning after steps of both kinds."""
+    pair.run(learn, tmp_path, frames, StopAtCheck(2))
+    assert kept(tmp_path, "latest")["iter"] == 2
+    learn(tmp_path, frames, StopAtCheck(7))
+    assert kept(tmp_path, "latest")["iter"] == 7
+    pair.run(learn, tmp_path, frames, Interruption())
+    assert_alike(tmp_path, straight)
 
 
-def assert_alike(folder: Path, straight: Path) -> None:
-    """All that was logged, and what `latest` holds, but for rounding."""
+def assert_alike(folder: Path, straight: Path, rounding: float = 1e-4) -> None:
+    """All that was logged, and what `latest` holds.
+
+    Args:
+        rounding: by so much weights and moments may differ: in float32, Adam makes steps of what is little else.
+    """
     lines, expected = logged(run_files(folder).logs), logged(run_files(straight).logs)
     assert len(lines) == len(expected) == 14
     for line, expected_line in zip(lines, expected, strict=True):
         assert_equal_values(line, expected_line, rel=1e-5)
     found, latest = kept(folder, "latest"), kept(straight, "latest")
-    torch.testing.assert_close(found["mtl-net"], latest["mtl-net"], rtol=1e-4, atol=1e-4)
-    moments, expected_moments = (content["optimisers"]["policy"]["state"] for content in (found, latest))
-    torch.testing.assert_close(moments, expected_moments, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(found["mtl-net"], latest["mtl-net"], rtol=rounding, atol=rounding)
+    for optimiser in ("weights", "policy"):
+        moments, expected_moments = (content["optimisers"][optimiser]["state"] for content in (found, latest))
+        torch.testing.assert_close(moments, expected_moments, rtol=rounding, atol=rounding)
     assert torch.equal(found["random_states"]["torch"], latest["random_states"]["torch"])
     assert kept(folder, "best")["iter"] == kept(straight, "best")["iter"]
 
@@ -129,6 +141,31 @@ def assert_equal_values(found: dict[str, Any], expected: dict[str, Any], rel: fl
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name] == (pytest.approx(value, rel=rel) if isinstance(value, float) else value), name
+
+
+# Domains with inputs of their own
+
+
+def batches_of_domains(folder: Path) -> dict[str, list[dict[str, list[str]]]]:
+    """The names in this process's batches of a data set with two domains: domain -> names."""
+    section = DataloadSection(dataset="DomainNet", dataroot=str(folder), crop_h=8, crop_w=8, num_workers=0)
+    data = Data(section, build_tasks("DomainNet", ["real", "sketch"], [3, 3]), 88, CPU, ["train"], ["test"])
+    training = data.training("train", 4)
+    return {
+        "training": [next(training)["name"] for _ in range(4)],
+        "evaluation": [batch["name"] for batch in data.evaluation("test", 2, whole=True)],
+    }
+
+
+def test_the_batches_of_each_domain_are_shared(pair: Pair, tmp_path: Path) -> None:
+    """While training, each takes half of each domain's; in evaluation, of two batches each takes one."""
+    write_root(tmp_path)
+    alone, (first, second) = batches_of_domains(tmp_path), pair.run(batches_of_domains, tmp_path)
+    for whole, *halves in zip(alone["training"], first["training"], second["training"], strict=True):
+        assert whole == {domain: [*halves[0][domain], *halves[1][domain]] for domain in ("real", "sketch")}
+        assert len(halves[0]["real"]) == len(halves[1]["sketch"]) == 2
+    assert [*first["evaluation"], *second["evaluation"]] == alone["evaluation"]
+    assert len(first["evaluation"]) == 1
 
 
 # Evaluation
@@ -226,6 +263,21 @@ def test_they_wait_for_each_other_and_know_of_each_other(pair: Pair, tmp_path: P
     ]
     assert first["device"].endswith("2 processes share the batches")
     assert (alone["items"], alone["found"], alone["first"], alone["gathered"]) == ([], False, True, [{"number": 0}])
+
+
+def test_a_place_that_is_not_wholly_said_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("LOCAL_RANK", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="but not LOCAL_RANK, MASTER_PORT: let torchrun"), joined_processes():
+        pass
+
+
+def test_a_process_that_is_alone_knows_it_without_torch() -> None:
+    """Those that read data ask, for their locks and progress bars, and start much faster so."""
+    program = "import sys, utils.progress, utils.run_lock, utils.launching; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "False\n"
 
 
 def sums() -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 import os
 import re
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,22 +50,39 @@ def latest(folder: Path) -> dict[str, Any]:
     return load_checkpoint(folder / "checkpoint_dir" / "nyu_v2_2task" / "latest_model.pth.tar")
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, rooms: Path) -> Path:
+    """What train.py leaves, by one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command("train.py", folder, rooms, values=SHORT))
+        patch.chdir(ROOT)
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    return folder
+
+
+@pytest.fixture
+def trained(alone: Path, tmp_path: Path) -> Path:
+    """A copy of it, below `tmp_path`, where scripts go on from it."""
+    return shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+
+
 # What they leave
 
 
-def test_train_leaves_the_same_metrics(script: Script, tmp_path: Path, rooms: Path) -> None:
+def test_train_leaves_the_same_metrics(alone: Path, tmp_path: Path, rooms: Path) -> None:
     """By the launcher, from a new Python."""
-    script("train.py", values=SHORT)
-    arguments = command("train.py", tmp_path / "two", rooms, "--processes", "2", values=SHORT)
+    arguments = command("train.py", tmp_path, rooms, "--processes", "2", values=SHORT)
     launched = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert (launched.returncode, launched.stderr) == (0, "")
     assert "2 processes share the batches" in launched.stdout
-    lines, expected = json_lines(metrics(tmp_path / "two")), json_lines(metrics(tmp_path))
+    assert launched.stdout.rstrip().endswith("--processes 2"), "as the next command has it"
+    lines, expected = json_lines(metrics(tmp_path)), json_lines(metrics(alone))
     assert len(lines) == len(expected)
     for line, expected_line in zip(lines, expected, strict=True):
         assert without_nothing(line) == pytest.approx(without_nothing(expected_line), rel=1e-4)
     policy = Path("result_dir") / "nyu_v2_2task" / "policy.json"
-    assert read(tmp_path / "two" / policy)["iteration"] == read(tmp_path / policy)["iteration"]
+    assert read(tmp_path / policy)["iteration"] == read(alone / policy)["iteration"]
 
 
 def without_nothing(line: dict[str, Any]) -> dict[str, Any]:
@@ -71,10 +90,10 @@ def without_nothing(line: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if isinstance(value, (int, float))}
 
 
+@pytest.mark.usefixtures("trained")
 def test_retrain_and_test_leave_the_same_results(script: Script, pair: Pair, tmp_path: Path, rooms: Path) -> None:
     """Three test frames: one process has two of them."""
     folder = tmp_path / "result_dir" / "nyu_v2_2task"
-    script("train.py", values=SHORT)
     script("re-train.py", "--exp_ids", "0")
     script("test.py", "--constant")
     alone = results(folder)
@@ -115,14 +134,12 @@ def numbers_in(value: Any, name: str) -> dict[str, float]:
 
 
 def test_batches_that_cannot_be_divided_are_refused_before_anything_is_lost(
-    script: Script, pair: Pair, tmp_path: Path, rooms: Path
+    pair: Pair, trained: Path, rooms: Path
 ) -> None:
-    script("train.py", values=("train.total_iters=4",))
-    before = latest(tmp_path)["iter"]
-    arguments = command("train.py", tmp_path, rooms, "--overwrite", values=("train.batch_size=3",))
-    assert pair.run_script(arguments, outputs(tmp_path)) == [2, 2]
-    assert said(tmp_path).count("error: split 'train' has batches of 3 samples, which cannot be shared equally") == 1
-    assert latest(tmp_path)["iter"] == before
+    arguments = command("train.py", trained, rooms, "--overwrite", values=("train.batch_size=3",))
+    assert pair.run_script(arguments, outputs(trained)) == [2, 2]
+    assert said(trained).count("error: split 'train' has batches of 3 samples, which cannot be shared equally") == 1
+    assert latest(trained)["iter"] == 6
 
 
 def test_what_is_wrong_for_all_is_said_once(pair: Pair, tmp_path: Path, rooms: Path) -> None:
@@ -150,7 +167,7 @@ def end_second(number: int, log: Path) -> None:
     """Send the second process a signal, once some steps have been logged."""
 
     def watch() -> None:
-        while not log.exists() or log.read_bytes().count(b"\n") < 3:
+        while not log.exists() or log.read_bytes().count(b"\n") < 8:
             time.sleep(0.05)
         os.kill(os.getpid(), number)
 
@@ -166,9 +183,11 @@ def test_when_one_is_killed_the_other_ends_and_says_so(pair: Pair, tmp_path: Pat
 
 
 def test_what_one_is_asked_for_both_do_after_the_same_step(pair: Pair, tmp_path: Path, rooms: Path) -> None:
-    arguments = command("train.py", tmp_path, rooms, values=LONG)
+    """Amid steps that may leave blocks out, or not: neither is complained of."""
+    arguments = command("train.py", tmp_path, rooms, values=(*LONG, "train.hard_sampling=True"))
     stop = partial(end_second, signal.SIGTERM, metrics(tmp_path))
     assert pair.run_script(arguments, outputs(tmp_path), stop) == [143, 143]
+    assert "Warning" not in said(tmp_path)
     (iteration,) = re.findall(r"stopped by SIGTERM after iteration (\d+), saved", said(tmp_path))
     assert latest(tmp_path)["iter"] == int(iteration)
     steps = [line for line in json_lines(metrics(tmp_path)) if line["kind"] in ("weights", "policy")]
