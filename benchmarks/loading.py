@@ -169,7 +169,7 @@ def rewrite_as_released(path: Path) -> None:
     if picture.ndim == 3:
         noise = np.random.default_rng(0).standard_normal(picture.shape)
         picture = np.where(picture == 255, 255, (picture + noise).round().clip(0, 254)).astype(np.uint8)
-    Image.fromarray(picture).save(path)  # Which is what Pillow does unasked.
+    Image.fromarray(picture).save(path)  # With Pillow's defaults, which are just that.
 
 
 PICTURES: dict[str, Callable[[Path], None] | None] = {AS_RELEASED: rewrite_as_released, AS_RENDERED: None}

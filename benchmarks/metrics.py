@@ -24,6 +24,7 @@ from models.inference import prepare_for_inference
 from models.multitask import MultiTaskNet
 from models.shared_paths import HardGates
 from utils.config import TrainingConfig, load_config
+from utils.precision import allow_tf32
 from utils.progress import progress_bar
 
 DEMO = Path(__file__).parents[1] / "yamls" / "demo" / "rooms.yml"
@@ -41,6 +42,7 @@ def compare_metrics(seeds: range, settings: Settings) -> Record:
         "frames", "size", "iterations"; "metrics": for each seed and metric, its name as `protocol/task/metric`, its
         value in each precision, and "differences" from float32, relative.
     """
+    allow_tf32(False)
     frames = TINY_FRAMES if settings.tiny else FRAMES
     iterations = {"train.retrain_total_iters": TINY_ITERATIONS} if settings.tiny else {}
     with TemporaryDirectory() as folder:

@@ -34,22 +34,27 @@ CPU = torch.device("cpu")
 LEARNING_RATE = 1e-4
 """Large enough that another gradient would be seen in the losses that follow."""
 
+PATIENCE = 10
+"""Seconds in which processes part."""
+
 LEAST_STEPS = 5
 """To compare what is learned, however few are timed."""
 
 
-def compare_processes(works: Sequence[Work], settings: Settings) -> Record:
-    """Measure retraining steps of works, which differ in the size of their batch; on the CPU.
+def compare_processes(work: Work, images_of_each: Sequence[int], settings: Settings) -> Record:
+    """Measure retraining steps of a work; on the CPU.
+
+    Args:
+        images_of_each: numbers of images that each of two processes has.
 
     Returns:
-        "work", the first one; "batches": for each, "images" of a step; seconds of the steps of "one" process and of
+        "work"; "batches": for each of these numbers, "images" of a step; seconds of the steps of "one" process and of
         "two", by round; "times_faster"; the total "losses" of both, step by step; "largest_difference" of these,
         relative.
     """
-    return {
-        "work": describe_work(works[0]),
-        "batches": [compare_on_batch(work, max(settings.repeats, LEAST_STEPS)) for work in works],
-    }
+    works = [work.with_values(f"train.batch_size={2 * images}") for images in images_of_each]
+    rounds = max(settings.repeats, LEAST_STEPS)
+    return {"work": describe_work(work), "batches": [compare_on_batch(of_batch, rounds) for of_batch in works]}
 
 
 def compare_on_batch(work: Work, rounds: int) -> Record:
@@ -82,9 +87,10 @@ def take_step(members: Sequence[Connection], losses: list[float]) -> Parts:
         for member in members:
             member.send(len(losses))
         steps = [member.recv() for member in members]
-    except (EOFError, BrokenPipeError) as error:
+    except (EOFError, ConnectionError) as error:
         raise UserError(
-            "processes: one of them was ended, most likely for lack of memory; choose a smaller --batch or --size."
+            "processes: one of them has ended, for the reason above or, where none is told, for lack of memory; choose "
+            "a smaller --size."
         ) from error
     losses.append(steps[0]["loss"])
     return {"total": max(step["seconds"] for step in steps)}
@@ -97,7 +103,7 @@ def crew(work: Work, number: int) -> Iterator[list[Connection]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    members = []
+    members, processes = [], []
     for rank in range(number):
         place = {
             "RANK": rank,
@@ -108,14 +114,19 @@ def crew(work: Work, number: int) -> Iterator[list[Connection]]:
         }
         ours, theirs = context.Pipe()
         environment = {name: str(value) for name, value in place.items()}
-        context.Process(target=take_steps_on_request, args=(work, environment, theirs), daemon=True).start()
+        process = context.Process(target=take_steps_on_request, args=(work, environment, theirs), daemon=True)
+        process.start()
         theirs.close()
+        processes.append(process)
         members.append(ours)
     try:
         yield members
     finally:
         for member in members:
             member.close()
+        for process in processes:
+            process.join(PATIENCE)
+            process.kill()
 
 
 def take_steps_on_request(work: Work, place: dict[str, str], requests: Connection) -> None:

@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks.comparison import Record
 from benchmarks.growth import ONE_POLICY
 from benchmarks.loading import CACHE, FILES, PICTURES
 from benchmarks.measure import times_faster
 
 Results = dict[str, Any]
-"""Part of the benchmark -> what it returned; parts that were not measured are absent."""
+"""Part of the benchmark -> what it returned; parts that were not measured are absent. "format" is `FORMAT`."""
+
+FORMAT = 2
+"""Another number for every change after which older files cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -116,25 +118,19 @@ def largest_change(results: Results, precision: str) -> Figure | None:
     return Figure(100 * max(metric["differences"][precision] for metric in metrics)) if metrics else None
 
 
-def batch_of_processes(results: Results) -> Record | None:
-    """The steps in which each of two processes has the headline's batch."""
+def speed_of_processes(results: Results) -> Figure | None:
+    """How many times as much two processes do, each with the headline's batch."""
     measured = results.get("processes", {"batches": []})
     for batch in measured["batches"]:
         if batch["images"] == 2 * measured["work"]["batch_size"]:
-            return batch
+            return ratio_figure(batch["times_faster"])
     return None
 
 
-def speed_of_processes(results: Results) -> Figure | None:
-    """How many times as much two processes do."""
-    batch = batch_of_processes(results)
-    return ratio_figure(batch["times_faster"]) if batch else None
-
-
 def difference_of_processes(results: Results) -> Figure | None:
-    """Of a loss, from that of one process, relative."""
-    batch = batch_of_processes(results)
-    return Figure(batch["largest_difference"]) if batch else None
+    """The largest of a loss from that of one process, relative."""
+    batches = results.get("processes", {}).get("batches")
+    return Figure(max(batch["largest_difference"] for batch in batches)) if batches else None
 
 
 def ratio_figure(ratio: dict[str, float]) -> Figure:

@@ -7,7 +7,7 @@ from statistics import fmean, median
 
 from benchmarks.comparison import Record
 from benchmarks.loading import loading_tables
-from benchmarks.promises import PROMISES, Figure, Results, ratio_figure
+from benchmarks.promises import FORMAT, PROMISES, Figure, Results, ratio_figure
 from benchmarks.tables import cell, markdown_table
 from utils.errors import UserError, exit_on_user_error
 from utils.files import read_json
@@ -201,8 +201,10 @@ def main() -> None:
     file = parser.parse_args().file
     with exit_on_user_error():
         results = read_json(file)
-        if not isinstance(results, dict) or "machine" not in results:
-            raise UserError(f"{file} does not hold results of benchmarks.run: choose a file that it has written.")
+        if not isinstance(results, dict) or results.get("format") != FORMAT:
+            raise UserError(
+                f"{file} does not hold results of this version of benchmarks.run: choose a file that it has written."
+            )
         print(format_report(results))
 
 

@@ -14,16 +14,13 @@ import torch
 from benchmarks.growth import over_processes, over_workers
 from benchmarks.machine import at_its_best, describe_machine
 from benchmarks.picture import draw_growth
-from benchmarks.promises import Results
+from benchmarks.promises import FORMAT, Results
 from benchmarks.report import format_report
-from benchmarks.settings import TINY_SIZE, Settings
+from benchmarks.settings import IMAGES, TINY_SIZE, Settings
 from benchmarks.suites import SUITES
 from utils.children import num_cores
 from utils.errors import UserError, exit_on_user_error
 from utils.files import make_folder, write_json
-
-IMAGES = {"cpu": (2, 224), "cuda": (16, 321)}
-"""Type of the device -> images of a training step, and their height and width."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -73,13 +70,15 @@ def output_file(chosen: Path | None, date: str) -> Path:
     """Where the results go; its folder is made.
 
     Raises:
-        UserError: the name is not that of a JSON file.
+        UserError: the name is not that of a JSON file, or nothing can be written there.
     """
     out = chosen or Path("runs", "benchmarks", f"{date}.json")
     if out.suffix != ".json":
         raise UserError(
             f"--out {out}: results are JSON, and the curves a PNG beside it; choose a name ending in .json."
         )
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: choose the name of a file, such as {out / 'results.json'}.")
     make_folder(out.parent)
     return out
 
@@ -92,7 +91,12 @@ def main(arguments: list[str] | None = None) -> None:
         date = datetime.now().strftime("%Y-%m-%d-%H%M")
         out = output_file(options.out, date)
         torch.set_num_threads(settings.threads)
-        results: Results = {"date": date, "repeats": settings.repeats, "machine": describe_machine(settings)}
+        results: Results = {
+            "format": FORMAT,
+            "date": date,
+            "repeats": settings.repeats,
+            "machine": describe_machine(settings),
+        }
         for name in options.only or SUITES:
             results[name] = SUITES[name](settings)
             results["machine"] = at_its_best(results["machine"], describe_machine(settings))

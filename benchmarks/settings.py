@@ -24,5 +24,8 @@ class Settings:
     tiny: bool = False
 
 
+IMAGES = {"cpu": (2, 224), "cuda": (16, 321)}
+"""Type of the device -> images of a training step, and their height and width."""
+
 TINY_NETWORK = ("backbone_width=4", "head_width=8")
 TINY_SIZE = 32

@@ -1,8 +1,10 @@
 """The parts of the benchmark: which phases of which work are measured, and whose."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
+
+import torch
 
 from benchmarks.comparison import Contest, Record, compare
 from benchmarks.curriculum import curriculum_averages, turning_points
@@ -13,15 +15,15 @@ from benchmarks.memory import compare_memory
 from benchmarks.metrics import compare_metrics
 from benchmarks.phases import Phase
 from benchmarks.processes import compare_processes
-from benchmarks.settings import Settings
+from benchmarks.settings import IMAGES, Settings
 from benchmarks.variants import BASELINE, FP32, baselines, on_device
 from benchmarks.work import HEADLINE, OTHERS, paper_work
 
 NUM_NETWORKS = 4
 """On which precisions are compared."""
 
-BATCHES_OF_PROCESSES = (1, 2, 4)
-"""Batches that processes share, in units of the headline's."""
+IMAGES_OF_EACH_PROCESS = (1, 2, 4)
+"""Of the steps that two processes take together."""
 
 
 def headline(settings: Settings) -> Record:
@@ -105,10 +107,12 @@ def metrics(settings: Settings) -> Record:
 
 
 def processes(settings: Settings) -> Record:
-    """Retraining in two processes of one thread, on batches of 1, 2 and 4 times the headline's; on the CPU."""
+    """Retraining in two processes of one thread; on the CPU, whatever the device."""
+    batch_size, size = IMAGES["cpu"]
+    if settings.device.type == "cuda":
+        settings = replace(settings, device=torch.device("cpu"), batch_size=batch_size, size=size)
     work = paper_work(HEADLINE, settings)
-    sizes = [factor * settings.batch_size for factor in BATCHES_OF_PROCESSES]
-    return compare_processes([work.with_values(f"train.batch_size={size}") for size in sizes], settings)
+    return compare_processes(work, IMAGES_OF_EACH_PROCESS, settings)
 
 
 SUITES: dict[str, Callable[[Settings], Any]] = {

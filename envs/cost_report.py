@@ -7,15 +7,15 @@ import torch
 from envs.batches import tensors_of
 from models.inference import prepare_for_inference
 from models.multitask import Inputs, MultiTaskNet
-from models.shared_paths import Gates, all_blocks, run_shared_paths
+from models.shared_paths import HardGates, all_blocks, run_shared_paths
 from utils.cost import measure_cost, measure_seconds, without_data
 from utils.devices import to_device
 
 
-def cost_report(net: MultiTaskNet, gates: Gates, example: Inputs) -> dict[str, Any]:
+def cost_report(net: MultiTaskNet, gates: HardGates, example: Inputs) -> dict[str, Any]:
     """Parameters used, multiply-adds and wall time for one input (of each task, if it has its own), on shared paths.
 
-    The time is that of a network prepared for inference under these very gates.
+    The time is that of a network prepared for inference under the gates that are counted; not compiled.
 
     Args:
         example: inputs of the network, a batch of 1.
@@ -28,12 +28,14 @@ def cost_report(net: MultiTaskNet, gates: Gates, example: Inputs) -> dict[str, A
         "relative_to_single_task": parameters and multiply-adds as shares of the full networks of their tasks.
     """
     # Whatever the `execution` of the run: what the release computes and multiplies by 0 is no cost of an architecture.
-    net = MultiTaskNet(net.backbone, net.policy, net.heads, run_shared_paths, net.task_bn, net.precision)
+    net = MultiTaskNet(
+        net.backbone, net.policy, net.heads, run_shared_paths, task_bn=net.task_bn, precision=net.precision
+    )
     shadow = without_data(net)
     device = next(net.parameters()).device
     shapes, inputs = to_device(example, "meta"), to_device(example, device)
 
-    def cost(gates: Gates) -> dict[str, Any]:
+    def cost(gates: HardGates) -> dict[str, Any]:
         counted = measure_cost(shadow, lambda shadow: shadow(shapes, gates))
         prepared = prepare_for_inference(net, gates)
         return {**vars(counted), "seconds": measure_seconds(prepared, lambda net: net(inputs, gates), device)}

@@ -121,6 +121,7 @@ def attempt(
     try:
         losses = step(batch)
     except ScaledTooMuch as fault:
+        run.logger.line("scaled_step", progress.iteration, scale=fault.scale, samples=names_of_all(batch))
         run.logger.message(
             f"iteration {progress.iteration}: left out, since a gradient is too large for float16; the loss is scaled "
             f"by {fault.scale:g} from now on"
@@ -128,7 +129,7 @@ def attempt(
         return None
     except NotFinite as fault:
         progress.bad_steps += 1
-        names = [name for names in gather(names_of(batch)) for name in names]
+        names = names_of_all(batch)
         run.logger.line("bad_step", progress.iteration, not_finite=fault.names, samples=names)
         run.logger.message(
             f"iteration {progress.iteration}: left out, since {' and '.join(fault.names)} "
@@ -139,6 +140,11 @@ def attempt(
         return None
     progress.bad_steps = 0
     return losses
+
+
+def names_of_all(batch: Batch) -> list[str]:
+    """Names of the samples of the whole batch."""
+    return [name for names in gather(names_of(batch)) for name in names]
 
 
 def refuse_not_finite(run: Run, progress: Progress) -> None:

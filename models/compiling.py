@@ -8,6 +8,7 @@ compiled; what differs among them are shapes, and the `Turns` of their BatchNorm
 import os
 import shutil
 import sys
+from collections.abc import Callable
 
 import torch
 
@@ -21,7 +22,7 @@ COMPILER = "clang++" if sys.platform == "darwin" else "g++"
 """What torch.compile calls where CXX names no other."""
 
 
-def compile_parts(net: MultiTaskNet, backend: str = "inductor") -> None:
+def compile_parts(net: MultiTaskNet, backend: str | Callable = "inductor", for_all_sizes: bool = False) -> None:
     """Compile stem, residual branches and heads when they are first run, each in seconds; weights keep their names.
 
     A copy is not compiled, but for one that is prepared for inference. Every way in which tasks share a block is a
@@ -29,6 +30,8 @@ def compile_parts(net: MultiTaskNet, backend: str = "inductor") -> None:
 
     Args:
         backend: of torch.compile.
+        for_all_sizes: compile once for images of all sizes, when a second one comes, instead of once for each. Not for
+            training: BatchNorms compute with their place among the tasks, which must stay a fixed number.
 
     Raises:
         UserError: there is no C++ compiler, without which nothing can be compiled for a CPU.
@@ -44,8 +47,7 @@ def compile_parts(net: MultiTaskNet, backend: str = "inductor") -> None:
             setattr(torch._dynamo.config, limit, MOST_VARIANTS)
     residuals = [block.residual for block in net.backbone.blocks if hasattr(block, "residual")]
     for part in (net.backbone.stem, *residuals, *net.heads.values()):
-        # Not one program for all numbers: BatchNorms are told theirs among the tasks, and compute with it.
-        part.compile(backend=backend, dynamic=False)
+        part.compile(backend=backend, dynamic=None if for_all_sizes else False)
     net.compiled_by = backend
 
 

@@ -4,6 +4,7 @@ The last layer costs little and decides: it is computed in full precision, whate
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -38,9 +39,9 @@ class ASPPBranch(nn.Module):
         return self.conv3(x)
 
 
-def run_plainly(module: nn.Module, x: Tensor) -> Tensor:
-    """`module(x)`."""
-    return module(x)
+def run_plainly(module: nn.Module, *inputs: Any) -> Tensor:
+    """`module(*inputs)`."""
+    return module(*inputs)
 
 
 class ASPP(nn.Module):

@@ -24,7 +24,7 @@ def prepare_for_inference(net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
     """A copy of the network to be called with these gates, or those of some of the tasks, in evaluation mode.
 
     It is compiled if the network is, but then without Winograd's convolutions: their choice by size would be compiled
-    anew for every size.
+    anew for every size. It is not for torch's meta device, where nothing is rounded.
     """
     prepared = deepcopy(net).eval().requires_grad_(False)
     drop_dead_blocks(prepared, gates)
@@ -33,7 +33,7 @@ def prepare_for_inference(net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
         round_weights(prepared)
     prepared.run_paths = run_shared_paths if net.task_bn else run_batched_paths
     if net.compiled_by:
-        compile_parts(prepared, net.compiled_by)
+        compile_parts(prepared, net.compiled_by, for_all_sizes=not net.task_bn)
     elif net.precision == torch.float32 and next(net.parameters()).device.type == "cpu":
         use_winograd(prepared)
     return prepared
@@ -87,8 +87,8 @@ class FasterConv(nn.Module):
         if x.device.type != "cpu" or not is_winograd_faster(self.conv, *x.shape[2:]):
             return self.conv(x)
         if self.winograd is None:
-            # Its kernels take four times the memory: only where it is used. And they may outlive inference mode.
-            with torch.inference_mode(False), torch.no_grad():
+            # Only where it is used: its kernels take four times the memory.
+            with torch.inference_mode(False), torch.no_grad():  # which they outlive
                 self.winograd = WinogradConv(self.conv)
         return self.winograd(x)
 

@@ -1,13 +1,13 @@
 """The multi-task network: one backbone, one policy, one head per task."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from models.blocks import SharedBatchNorm, TaskBatchNorm, take_turns
-from models.checkpointing import checkpoint_blocks, run_checkpointed
+from models.blocks import SharedBatchNorm, TaskBatchNorm, Turns, take_turns
+from models.checkpointing import checkpoint_blocks, run_checkpointed, run_stem_checkpointed
 from models.heads import ASPP, LinearHead, run_plainly
 from models.policy import Policy
 from models.resnet import ClassificationResNet, DilatedResNet, ResNet
@@ -28,14 +28,16 @@ class MultiTaskNet(nn.Module):
 
     Args:
         run_paths: how the paths are run.
+        run_stem: called as `run_stem(stem, x, turns)`; how the stem is run.
         task_bn: whether every task has BatchNorms of its own.
         precision: what convolutions and matrix products work on.
 
     Attributes:
-        compiled_by: torch.compile's backend, of a network whose parts are compiled (`models.compiling`).
+        compiled_by: torch.compile's backend, of a network whose parts are compiled (`models.compiling`), or a copy of
+            one; None for others.
     """
 
-    compiled_by: str | None = None
+    compiled_by: str | Callable | None = None
 
     def __init__(
         self,
@@ -43,11 +45,13 @@ class MultiTaskNet(nn.Module):
         policy: Policy,
         heads: Mapping[str, nn.Module],
         run_paths: RunPaths = run_shared_paths,
+        run_stem: Callable[[nn.Module, Tensor, Turns], Tensor] = run_plainly,
         task_bn: bool = False,
         precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.run_paths = run_paths
+        self.run_stem = run_stem
         self.task_bn = task_bn
         self.precision = precision
         self.backbone = backbone
@@ -82,7 +86,7 @@ class MultiTaskNet(nn.Module):
         all_turns = take_turns([tasks for _, tasks in groups], list(inputs))
         features: dict[str, Tensor] = {}
         for (x, tasks), turns in zip(groups, all_turns, strict=True):
-            features |= dict.fromkeys(tasks, self.backbone.stem(x, turns))
+            features |= dict.fromkeys(tasks, self.run_stem(self.backbone.stem, x, turns))
         return features
 
 
@@ -121,13 +125,13 @@ def build_network(
         "classification": partial(ClassificationResNet, backbone, backbone_width, norm),
         "text": partial(TextCNN, backbone, num_words, backbone_width, norm=norm),
     }
-    run_paths, run_branch = EXECUTIONS[execution], run_plainly
+    run_paths, run_stem, run_branch = EXECUTIONS[execution], run_plainly, run_plainly
     if checkpointing:
-        run_paths, run_branch = checkpoint_blocks(run_paths), run_checkpointed
+        run_paths, run_stem, run_branch = checkpoint_blocks(run_paths), run_stem_checkpointed, run_checkpointed
     make_head = partial(ASPP, width=head_width, run_branch=run_branch) if kind == "dense" else LinearHead
     trunk = trunks[kind]()
     policy = Policy(tasks, len(trunk.blocks), init_method, init_neg_logits, skip_layer)
     heads = {task: make_head(trunk.out_channels, outputs) for task, outputs in num_outputs.items()}
-    net = MultiTaskNet(trunk, policy, heads, run_paths, task_bn, PRECISIONS[precision])
+    net = MultiTaskNet(trunk, policy, heads, run_paths, run_stem, task_bn, PRECISIONS[precision])
     # The order of memory in which convolutions of CPUs and GPUs are fastest.
     return net.to(memory_format=torch.channels_last)

@@ -62,19 +62,21 @@ def run_shared_paths(blocks: Sequence[GatedBlock], features: dict[str, Tensor], 
         the same tensor.
     """
     order = list(gates)
-    groups = group_by_tensor({task: features[task] for task in order})
+    features = {task: features[task] for task in order}
     for index, block in enumerate(blocks):
         gate = {task: gates[task][index] for task in order}
+        groups = group_by_tensor(features)
         passing = [tasks for _, tasks in groups]
         computing = [[task for task in tasks if not skips(gate[task])] for tasks in passing]
         all_turns = zip(take_turns(passing, order), take_turns(computing, order), strict=True)
-        groups = [
+        parts = [
             part
             for (x, tasks), (skip_turns, execute_turns) in zip(groups, all_turns, strict=True)
             for part in split_group(block, x, {task: gate[task] for task in tasks}, skip_turns, execute_turns)
         ]
-    after = {task: x for x, tasks in groups for task in tasks}
-    return {task: after[task] for task in order}
+        after = {task: x for x, tasks in parts for task in tasks}
+        features = {task: after[task] for task in order}
+    return features
 
 
 def split_group(

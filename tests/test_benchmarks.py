@@ -334,12 +334,11 @@ def test_what_precision_does_to_metrics_is_measured_with_the_same_weights() -> N
 
 @pytest.mark.long
 def test_two_processes_learn_what_one_does(work: Work) -> None:
-    measured = processes.compare_processes([work], TINY)
+    measured = processes.compare_processes(work, [1], TINY)
     (batch,) = measured["batches"]
-    assert len(batch["losses"]["one"]) == 1 + processes.LEAST_STEPS
-    assert len(set(batch["losses"]["one"])) > 1
-    assert 0 < batch["largest_difference"] < 1e-5
-    assert min(*batch["one"], *batch["two"]) > 0
+    assert batch["images"] == 2
+    assert len(set(batch["losses"]["one"])) == 1 + processes.LEAST_STEPS
+    assert batch["largest_difference"] < 1e-5
     assert "| 2 | " in report.processes_table(measured["batches"])
 
 
@@ -361,8 +360,11 @@ def test_a_step_of_a_crew_takes_as_long_as_the_slowest() -> None:
     assert [member.asked for member in crew] == [[1], [1]], "the dropout of both comes from one seed"
 
 
-def test_a_crew_that_was_ended_is_one_sentence() -> None:
+@pytest.mark.parametrize("is_asked_before", [False, True])
+def test_a_crew_that_has_ended_is_one_sentence(is_asked_before: bool) -> None:
     ours, theirs = Pipe()
+    if is_asked_before:
+        ours.send(0)  # which it does not read any more
     theirs.close()
-    with pytest.raises(UserError, match="processes: one of them was ended"):
+    with pytest.raises(UserError, match="processes: one of them has ended"):
         processes.take_step([ours], [])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.cost_report import cost_report
+from models.compiling import compile_parts
 from models.multitask import MultiTaskNet, build_network
 from models.shared_paths import all_blocks
 from utils.cost import Cost, measure_cost, without_data
@@ -53,6 +54,13 @@ def test_a_module_without_data_has_shapes_alone() -> None:
     assert {tensor.device.type for tensor in shadow.state_dict().values()} == {"meta"}
     assert shadow.unused.weight.shape == (100, 3, 3, 3)
     assert not any(module.training for module in shadow.modules())
+
+
+def test_time_is_not_that_of_compiling() -> None:
+    net, programs = build_network(backbone="ResNet18", num_outputs=OUTPUTS, backbone_width=4, head_width=4), []
+    compile_parts(net, lambda program, _: programs.append(program) or program.forward)
+    cost_report(net, all_blocks(OUTPUTS, 8), IMAGE)
+    assert not programs
 
 
 # ResNet18 of width 4 with ASPP heads of width 4, at 32x48, counted by hand.

@@ -94,17 +94,19 @@ def test_training_steps_with_checkpointing_are_the_same() -> None:
 def test_a_step_in_tf32_stays_close() -> None:
     exact = losses_of_steps(network("dense").cuda(), "dense")
     allow_tf32(True)
-    assert losses_of_steps(network("dense").cuda(), "dense") == pytest.approx(exact, rel=0.02)
+    rounded = losses_of_steps(network("dense").cuda(), "dense")
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.02)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiled_parts_learn_and_predict_as_uncompiled_ones(precision: str) -> None:
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-3), ("bf16", 0.05)])
+def test_compiled_parts_predict_and_learn_as_uncompiled_ones(precision: str, most: float) -> None:
     plain, compiled = (network("dense", precision=precision).cuda() for _ in range(2))
     compile_parts(compiled)
-    assert losses_of_steps(compiled, "dense") == pytest.approx(losses_of_steps(plain, "dense"), rel=0.02)
     expected, predictions = (prepared_predictions(net) for net in (plain, compiled))
     for task, prediction in predictions.items():
-        assert (prediction - expected[task]).abs().max() < 0.1 * expected[task].abs().max()
+        assert (prediction - expected[task]).abs().max() < most * expected[task].abs().max()
+    assert losses_of_steps(compiled, "dense") == pytest.approx(losses_of_steps(plain, "dense"), rel=most)
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-4), ("bf16", 0.05), ("fp16", 0.01)])
