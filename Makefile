@@ -24,7 +24,7 @@ demo: $(VENV)/installed  ## Render rooms, learn a policy, retrain 8 architecture
 	$(RUN) test.py --config $(DEMO) --best --constant
 
 test: $(VENV)/installed lint  ## Lint, and all tests but the long ones
-	$(RUN) -m pytest -q -m "not long and not faults"
+	$(RUN) -m pytest -q -m "not long and not faults" -n auto --maxprocesses 4 --dist loadfile
 
 test-long: $(VENV)/installed  ## The whole demo as a test: minutes
 	$(RUN) -m pytest -q -m long

@@ -48,9 +48,9 @@ def peak_memory(work: Work, name: str, phase: Phase, device: torch.device, threa
         name: of the implementation.
 
     Returns:
-        "phase", "num_open", "title", "implementation"; "peak", of the whole process; "growth", without what it had
-        after the same work on a tiny network: the libraries, and what they load when they are first used. On a GPU
-        both are what was allocated for tensors.
+        "phase", "num_open", "title", "implementation"; "images" of a step; "peak", of the whole process; "growth",
+        without what it had after the same work on a tiny network: the libraries, and what they load when they are first
+        used. On a GPU both are what was allocated for tensors.
 
     Raises:
         UserError: the process was ended, or the system does not tell.
@@ -65,7 +65,8 @@ def peak_memory(work: Work, name: str, phase: Phase, device: torch.device, threa
                 f"memory: the process that measured {name} was ended, most likely for lack of memory; choose a smaller "
                 "--batch or --size."
             ) from error
-    return {**describe_phase(phase), "implementation": name, **measured}
+    images = 1 if phase.name == "test" else work.config.train.batch_size
+    return {**describe_phase(phase), "implementation": name, "images": images, **measured}
 
 
 def take_two_passes(work: Work, name: str, phase: Phase, device: torch.device, threads: int) -> dict[str, int]:

@@ -15,7 +15,7 @@ from benchmarks.measure import times_faster
 Results = dict[str, Any]
 """Part of the benchmark -> what it returned; parts that were not measured are absent. "format" is `FORMAT`."""
 
-FORMAT = 2
+FORMAT = 3
 """Another number for every change after which older files cannot be read."""
 
 
@@ -75,14 +75,17 @@ def best_speed(results: Results, phase: str) -> Figure | None:
     return max(figures, key=lambda figure: figure.value, default=None)
 
 
-def peak_share(results: Results, key: str) -> Figure | None:
+def peak_share(results: Results, key: str, batches: int) -> Figure | None:
     """The peak memory of a checkpointed retraining step, as a share of the baseline's.
 
     Args:
         key: "peak", of the whole process, or "growth", without what it had before the network was built.
+        batches: of the headline's size, in the step.
     """
-    for peak in results.get("memory", {}).get("peaks", []):
-        if (peak["phase"], peak["implementation"]) == ("retraining", "fp32, checkpointing"):
+    measured = results.get("memory", {"peaks": []})
+    for peak in measured["peaks"]:
+        of_step = (peak["phase"], peak["implementation"], peak["images"])
+        if of_step == ("retraining", "fp32, checkpointing", batches * measured["work"]["batch_size"]):
             return Figure(peak["of_baseline"][key])
     return None
 
@@ -161,8 +164,14 @@ PROMISES = {
             1.0,
             partial(step_speed, phase="retraining", implementation="fp32, checkpointing"),
         ),
-        Promise("checkpointing, peak memory of the process", 0.6, partial(peak_share, key="peak"), at_most=True),
-        Promise("checkpointing, the same without libraries", 0.6, partial(peak_share, key="growth"), at_most=True),
+        *(
+            Promise(f"checkpointing, {text}", 0.6, partial(peak_share, key=key, batches=batches), at_most=True)
+            for batches, of_batch in ((1, ""), (2, ", twice as many images"))
+            for key, text in (
+                ("peak", f"peak memory of the process{of_batch}"),
+                ("growth", f"peak memory without libraries{of_batch}"),
+            )
+        ),
         Promise("bf16, test", 4.0, partial(step_speed, phase="test", implementation="bf16")),
         Promise("bf16, retraining step", 2.4, partial(step_speed, phase="retraining", implementation="bf16")),
         *OF_ANY_DEVICE,

@@ -134,6 +134,7 @@ def memory_table(peaks: Sequence[Record]) -> str:
     rows = [
         [
             peak["title"],
+            peak["images"],
             peak["implementation"],
             peak["peak"] / 1e9,
             peak["growth"] / 1e9,
@@ -141,7 +142,8 @@ def memory_table(peaks: Sequence[Record]) -> str:
         ]
         for peak in peaks
     ]
-    return markdown_table(["phase", "", "peak in GB", "growth in GB", "of the baseline's peak", "growth"], rows)
+    header = ["phase", "images", "", "peak in GB", "growth in GB", "of the baseline's peak", "growth"]
+    return markdown_table(header, rows)
 
 
 def metrics_line(measured: Record) -> str:
