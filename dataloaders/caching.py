@@ -25,6 +25,7 @@ from statistics import mean
 from typing import Generic
 
 import cv2
+import kornia_rs
 import numpy as np
 import PIL
 
@@ -123,7 +124,7 @@ def fingerprint_of(decoding: Decoding[Item], items: Sequence[Item]) -> str:
     Raises: UserError for a file that is missing.
     """
     state = hashlib.sha256(decoding_code(decoding.kind))
-    versions = f"NumPy {np.__version__}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
+    versions = [module.__version__ for module in (np, cv2, PIL, kornia_rs)]
     state.update(repr((versions, decoding.settings)).encode())
     for item in progress_bar(items, f"looking at the files of {decoding.kind.__name__}"):
         for file in decoding.files(item):

@@ -16,11 +16,12 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
+from kornia_rs.io import decode_image_png_u8
 
 from dataloaders.caching import Cache, Decoding
 from dataloaders.keys import Key, keyed_generator
 from dataloaders.packed import PackedSamples
-from dataloaders.picture_files import MOST_PIXELS, read_picture_file
+from dataloaders.picture_files import MOST_PIXELS, picture_size, plain_png_channels, read_picture_file
 from dataloaders.reading import open_file
 from dataloaders.split_files import read_members
 from dataloaders.splits import Splits
@@ -315,6 +316,9 @@ def refuse_other_sizes(sample: Sample, frame: Frame) -> None:
 
 def _decode(path: Path, flags: int) -> np.ndarray:
     content = read_picture_file(path)
+    channels = plain_png_channels(content)
+    if channels == 3 or (channels == 1 and flags == cv2.IMREAD_UNCHANGED):
+        return _decode_plain_png(path, content, channels)
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:  # for a size without sense; for other damage it returns None
@@ -324,6 +328,15 @@ def _decode(path: Path, flags: int) -> np.ndarray:
     if image is None:
         raise UserError(f"{path} is not a whole image that OpenCV can decode: replace the file")
     return image
+
+
+def _decode_plain_png(path: Path, content: bytes, channels: int) -> np.ndarray:
+    # By a library in Rust, in less than half of OpenCV's time.
+    try:
+        picture = decode_image_png_u8(content, picture_size(content), {1: "mono", 3: "rgb"}[channels])
+    except Exception as error:  # it has no class of its own
+        raise UserError(f"{path} is not a whole image ({error}): replace the file") from error
+    return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if channels == 3 else picture[..., 0]
 
 
 # Sample -> arrays of a batch

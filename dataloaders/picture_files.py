@@ -20,6 +20,8 @@ Size = tuple[int, int]
 
 # PNG
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 MOST_CHUNKS = 50_000
 """The largest pictures have a third of that. Pillow takes time and memory for each."""
 
@@ -34,6 +36,21 @@ def png_size(content: bytes) -> Size:
             return height, width
         chunk = end
     raise ValueError("no end of the chunks")
+
+
+NUM_CHANNELS = {0: 1, 2: 3}
+"""Colour type of a PNG without palette and transparency -> its channels."""
+
+
+def plain_png_channels(content: bytes) -> int | None:
+    """1 or 3 of a PNG that holds its pixels as they are, grey or RGB of 8 bits; None for any other file.
+
+    A transparent colour would be a channel more, and an orientation turns the picture.
+    """
+    if not content.startswith(PNG_SIGNATURE) or b"tRNS" in content or b"eXIf" in content:
+        return None
+    bits, colour_type = content[24:26]
+    return NUM_CHANNELS.get(colour_type) if bits == 8 else None
 
 
 # BMP
@@ -139,7 +156,7 @@ def tiff_tags(content: bytes, wanted: Collection[int]) -> dict[int, int]:
 # Any of them
 
 SIZES: dict[bytes, Callable[[bytes], Size]] = {
-    b"\x89PNG\r\n\x1a\n": png_size,
+    PNG_SIGNATURE: png_size,
     JPEG_SIGNATURE: jpeg_size,
     b"BM": bmp_size,
     b"II*\0": tiff_size,

@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataloaders import domainnet
 from dataloaders.frames import (
@@ -20,10 +22,12 @@ from dataloaders.frames import (
     read_array,
     read_channel,
     read_image,
+    read_normals,
     read_split_file,
     refuse_missing,
 )
 from dataloaders.lists import MOST_BYTES_OF_A_LINE, read_lines
+from dataloaders.picture_files import plain_png_channels
 from utils.errors import UserError
 
 COLUMNS = ("img", "depth", "label")
@@ -122,6 +126,45 @@ def test_channel_of_16_bits_is_read_as_it_is(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="is not a whole image"):
         read_channel(path, np.uint16, "depth")
+
+
+def turned() -> bytes:
+    """What a camera says that was held upright."""
+    orientation = Image.Exif()
+    orientation[0x0112] = 6
+    return orientation.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "is_plain"),
+    [
+        ("RGB", {}, True),
+        ("RGB", {"compress_level": 0}, True),
+        ("L", {}, True),
+        ("RGB", {"transparency": (1, 2, 3)}, False),
+        ("RGB", {"exif": turned()}, False),
+        ("L", {"transparency": 7}, False),
+        ("RGBA", {}, False),
+        ("LA", {}, False),
+        ("P", {}, False),
+        ("1", {}, False),
+        ("I;16", {}, False),
+    ],
+)
+def test_pngs_of_all_kinds_are_read_as_opencv_reads_them(
+    tmp_path: Path, mode: str, options: dict[str, Any], is_plain: bool
+) -> None:
+    pixels = np.random.RandomState(0).randint(0, 256, (30, 40, 3)).astype(np.uint8)
+    path = tmp_path / "img.png"
+    picture = Image.fromarray(pixels)
+    (picture.convert("I").convert(mode) if mode == "I;16" else picture.convert(mode)).save(path, **options)
+    assert (plain_png_channels(path.read_bytes()) is not None) == is_plain
+    np.testing.assert_array_equal(read_image(path), cv2.imread(str(path), cv2.IMREAD_COLOR))
+    if mode in ("L", "I;16") and not options:
+        channel = read_channel(path, np.uint8 if mode == "L" else np.uint16, "classes")
+        np.testing.assert_array_equal(channel, cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+    elif mode == "RGB" and "transparency" not in options:
+        np.testing.assert_array_equal(read_normals(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
