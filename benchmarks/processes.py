@@ -23,7 +23,7 @@ from benchmarks.settings import Settings
 from benchmarks.variants import FP32
 from benchmarks.work import Work
 from envs.losses import Batch
-from envs.optimisers import warm_up_optimiser
+from envs.optimisers import weight_optimiser
 from envs.steps import training_mode, weight_step
 from models.replication import replicated, uses_all_weights
 from utils.distributed import joined_processes, num_processes, process_number
@@ -32,7 +32,11 @@ from utils.errors import UserError
 CPU = torch.device("cpu")
 
 LEARNING_RATE = 1e-4
-"""Large enough that another gradient would be seen in the losses that follow."""
+"""Large enough that another gradient would be seen in the losses that follow.
+
+Of SGD, as in policy learning. Adam's first steps are of one size whatever the gradient is, so that rounding decides the
+direction of those whose gradient is hardly any, and after five steps shows in the third digit of a loss.
+"""
 
 PATIENCE = 10
 """Seconds in which processes part."""
@@ -42,7 +46,7 @@ LEAST_STEPS = 5
 
 
 def compare_processes(work: Work, images_of_each: Sequence[int], settings: Settings) -> Record:
-    """Measure retraining steps of a work; on the CPU.
+    """Measure steps of the weights of a work under fixed gates; on the CPU.
 
     Args:
         images_of_each: numbers of images that each of two processes has.
@@ -148,10 +152,10 @@ def take_steps_on_request(work: Work, place: dict[str, str], requests: Connectio
 
 
 def training_step(work: Work) -> Callable[[], float]:
-    """Retraining steps on this process's part of the batch; each returns the loss of the whole."""
+    """Steps under fixed gates on this process's part of the batch; each returns the loss of the whole."""
     net, gates = FP32.build(work, CPU), work.gates()
     training_mode(net, fix_bn=False)
-    optimiser = warm_up_optimiser(net, LEARNING_RATE, LEARNING_RATE)
+    optimiser = weight_optimiser(net, LEARNING_RATE, LEARNING_RATE)
     replica, batch = replicated(net, uses_all_weights(net, gates)), own_part_of(work.batch(CPU))
 
     def step() -> float:
