@@ -22,32 +22,14 @@ from dataloaders import caching, nyu_v2
 from dataloaders.caching import Cache
 from dataloaders.nyu_v2 import NYUv2
 from dataloaders.transforms import Sample
-from tests.test_caching import SIZE_OF_A_FRAME, note_down_decoded
+from tests.caches.test_caching import SIZE_OF_A_FRAME
+from tests.caches.test_packed import assert_alike, files_in
 from tests.test_nyu_v2 import write_split_file
-from tests.test_packed import assert_alike, files_in, write_frames
 from utils import run_lock
 from utils.errors import UserError
 from utils.faults import explanation
 
 TARGETS = ("seg", "normal", "depth")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Frames as `write_frames` writes them."""
-    return write_frames(tmp_path / "frames")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    """A folder for caches, which does not exist yet."""
-    return tmp_path / "caches" / "of all runs"
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The images that are decoded from now on, in no certain order."""
-    return note_down_decoded(monkeypatch)
 
 
 # Who writes

@@ -29,18 +29,6 @@ from utils.errors import UserError
 TARGETS = ("seg", "normal", "depth")
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Frames as `write_frames` writes them."""
-    return write_frames(tmp_path / "frames")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    """A folder for caches, which does not exist yet."""
-    return tmp_path / "caches" / "of all runs"
-
-
 def write_frames(root: Path) -> Path:
     """Six frames of NYU v2's format, two of them for the test; those for training are listed in reverse."""
     rows = make_root(root, list("abcdef"))

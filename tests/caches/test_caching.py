@@ -16,8 +16,8 @@ from dataloaders.check.formats import list_parts
 from dataloaders.nyu_v2 import NYUv2
 from dataloaders.options import DataOptions
 from dataloaders.transforms import Sample
+from tests.caches.test_packed import assert_alike, files_in
 from tests.test_nyu_v2 import write_frame, write_split_file
-from tests.test_packed import assert_alike, files_in, write_frames
 from tests.test_transforms import make_sample
 from utils.config import DataloadSection
 
@@ -25,24 +25,6 @@ TARGETS = ("seg", "normal", "depth")
 
 SIZE_OF_A_FRAME = 576 + 192 + 576 + 768
 """Bytes of image, classes, normals and depth of 12x16 pixels; all are multiples of what arrays are aligned to."""
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Frames as `write_frames` writes them."""
-    return write_frames(tmp_path / "frames")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    """A folder for caches, which does not exist yet."""
-    return tmp_path / "caches" / "of all runs"
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The images that are decoded from now on, in no certain order."""
-    return note_down_decoded(monkeypatch)
 
 
 def note_down_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -1,0 +1,1 @@
+"""The packed cache of decoded samples."""
