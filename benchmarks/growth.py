@@ -135,7 +135,9 @@ def over_open_blocks(settings: Settings, phase: str) -> Curve:
 def over_processes(batches: Sequence[Mapping[str, Any]]) -> Curve:
     """Retraining in one and two processes, from the rows "batches" of `benchmarks.processes`."""
     series = {
-        f"batch of {batch['images']}": [[batch["images"] / seconds for seconds in batch[key]] for key in ("one", "two")]
+        f"batch of {batch['images']}": [
+            [batch["images"] / seconds for seconds in batch["seconds"][crew]] for crew in ("one", "two")
+        ]
         for batch in batches
     }
     return Curve("retraining step: processes of one thread", "processes", [1, 2], series, "images per second")

@@ -1,7 +1,8 @@
 """Training in two processes beside one: do they learn the same, and how much more do they do?
 
-One process takes every step of the whole batch; two take it together, with half of the batch each. All have one thread,
-and wait, without computing, while it is not their turn.
+One process takes every step of the whole batch; two take it together, with half of the batch each. Beside them, one
+process of two threads is what a machine with two cores would do anyway, and tells how far what is learned goes apart
+only because sums are added in another order. All wait, without computing, while it is not their turn.
 """
 
 import os
@@ -31,8 +32,11 @@ from utils.errors import UserError
 
 CPU = torch.device("cpu")
 
-LEARNING_RATE = 1e-4
-"""Large enough that another gradient would be seen in the losses that follow.
+CREWS = {"one": (1, 1), "two": (2, 1), "two threads": (1, 2)}
+"""Name -> its processes, and the threads of each."""
+
+LEARNING_RATE = 1e-5
+"""Large enough that another gradient is seen in the losses that follow, and so small that rounding is not.
 
 Of SGD, as in policy learning. Adam's first steps are of one size whatever the gradient is, so that rounding decides the
 direction of those whose gradient is hardly any, and after five steps shows in the third digit of a loss.
@@ -52,9 +56,9 @@ def compare_processes(work: Work, images_of_each: Sequence[int], settings: Setti
         images_of_each: numbers of images that each of two processes has.
 
     Returns:
-        "work"; "batches": for each of these numbers, "images" of a step; seconds of the steps of "one" process and of
-        "two", by round; "times_faster"; the total "losses" of both, step by step; "largest_difference" of these,
-        relative.
+        "work"; "batches": for each of these numbers, "images" of a step; "seconds" of the steps of each crew, by
+        round; how many "times_faster" than one process two are; the total "losses" of each crew, step by step; the
+        largest of their "differences" from those of one process, relative.
     """
     works = [work.with_values(f"train.batch_size={2 * images}") for images in images_of_each]
     rounds = max(settings.repeats, LEAST_STEPS)
@@ -65,20 +69,24 @@ def compare_on_batch(work: Work, rounds: int) -> Record:
     """One record of `compare_processes`."""
     images = work.config.train.batch_size
     with ExitStack() as running:
-        crews = {name: running.enter_context(crew(work, number)) for name, number in (("one", 1), ("two", 2))}
+        crews = {name: running.enter_context(crew(work, *of_crew)) for name, of_crew in CREWS.items()}
         losses: dict[str, list[float]] = {name: [] for name in crews}
         passes = {name: partial(take_step, members, losses[name]) for name, members in crews.items()}
         interleave(passes, 1, "processes: first steps")
         measured = interleave(passes, rounds, f"processes: {images} images")
     seconds = {name: [parts["total"] for parts in steps] for name, steps in measured.items()}
-    differences = [abs(two - one) / abs(one) for one, two in zip(losses["one"], losses["two"], strict=True)]
     return {
         "images": images,
-        **seconds,
+        "seconds": seconds,
         "times_faster": asdict(times_faster(seconds["two"], seconds["one"])),
         "losses": losses,
-        "largest_difference": max(differences),
+        "differences": {name: largest_difference(of_crew, losses["one"]) for name, of_crew in losses.items()},
     }
+
+
+def largest_difference(losses: Sequence[float], than: Sequence[float]) -> float:
+    """Of two training curves, relative to the second."""
+    return max(abs(loss - other) / abs(other) for loss, other in zip(losses, than, strict=True))
 
 
 def take_step(members: Sequence[Connection], losses: list[float]) -> Parts:
@@ -101,7 +109,7 @@ def take_step(members: Sequence[Connection], losses: list[float]) -> Parts:
 
 
 @contextmanager
-def crew(work: Work, number: int) -> Iterator[list[Connection]]:
+def crew(work: Work, number: int, threads: int) -> Iterator[list[Connection]]:
     """New processes that train one network together, each by its end of a pipe."""
     context = get_context("spawn")
     with socket.socket() as probe:
@@ -118,7 +126,7 @@ def crew(work: Work, number: int) -> Iterator[list[Connection]]:
         }
         ours, theirs = context.Pipe()
         environment = {name: str(value) for name, value in place.items()}
-        process = context.Process(target=take_steps_on_request, args=(work, environment, theirs), daemon=True)
+        process = context.Process(target=take_steps_on_request, args=(work, environment, threads, theirs), daemon=True)
         process.start()
         theirs.close()
         processes.append(process)
@@ -133,11 +141,11 @@ def crew(work: Work, number: int) -> Iterator[list[Connection]]:
             process.kill()
 
 
-def take_steps_on_request(work: Work, place: dict[str, str], requests: Connection) -> None:
+def take_steps_on_request(work: Work, place: dict[str, str], threads: int, requests: Connection) -> None:
     """In a new process: train until the pipe is closed; a request is the seed of a step's dropout."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a word; whoever waits has one
     os.environ |= place
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     with joined_processes():
         step = training_step(work)
         while True:

@@ -15,7 +15,7 @@ from benchmarks.measure import times_faster
 Results = dict[str, Any]
 """Part of the benchmark -> what it returned; parts that were not measured are absent. "format" is `FORMAT`."""
 
-FORMAT = 3
+FORMAT = 4
 """Another number for every change after which older files cannot be read."""
 
 
@@ -133,7 +133,7 @@ def speed_of_processes(results: Results) -> Figure | None:
 def difference_of_processes(results: Results) -> Figure | None:
     """The largest of a loss from that of one process, relative."""
     batches = results.get("processes", {}).get("batches")
-    return Figure(max(batch["largest_difference"] for batch in batches)) if batches else None
+    return Figure(max(batch["differences"]["two"] for batch in batches)) if batches else None
 
 
 def ratio_figure(ratio: dict[str, float]) -> Figure:

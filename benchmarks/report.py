@@ -174,17 +174,19 @@ def metrics_table(metrics: Sequence[Record]) -> str:
 
 
 def processes_table(batches: Sequence[Record]) -> str:
-    """Steps of one and of two processes."""
+    """Steps of one and of two processes, and of one process with two threads."""
     rows = [
-        [batch["images"], median(batch["one"]), median(batch["two"]), times_faster_text(batch), difference_text(batch)]
+        [
+            batch["images"],
+            *(median(of_crew) for of_crew in batch["seconds"].values()),
+            times_faster_text(batch),
+            *(f"{batch['differences'][crew]:.0e}" for crew in ("two", "two threads")),
+        ]
         for batch in batches
     ]
-    return markdown_table(["images", "one process, seconds", "two", "faster", "largest difference of a loss"], rows)
-
-
-def difference_text(batch: Record) -> str:
-    """How far the losses of two processes are from those of one."""
-    return f"{batch['largest_difference']:.1e} in {len(batch['losses']['one'])} steps"
+    seconds = ["one process, seconds", "two processes", "one, two threads"]
+    differences = ["two processes, difference of a loss", "one, two threads"]
+    return markdown_table(["images", *seconds, "two processes faster", *differences], rows)
 
 
 def curve_table(curve: Record) -> str:

@@ -298,7 +298,7 @@ def test_one_policy_costs_the_same_for_many_tasks_and_own_policies_do_not(monkey
 def test_every_curve_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "seconds_of_rounds", lambda passes, *_: {key: [1.0, 2.0, 4.0] for key in passes})
     workers = [{"name": "files", "num_workers": number, "rounds": [10.0 + number, 20.0]} for number in (0, 1, 2)]
-    batches = [{"images": 4, "one": [8.0, 4.0], "two": [2.0, 1.0]}]
+    batches = [{"images": 4, "seconds": {"one": [8.0, 4.0], "two": [2.0, 1.0], "two threads": [3.0, 3.0]}}]
     measured = {"growth": suites.growth(TINY), "loading": {"workers": workers}, "processes": {"batches": batches}}
     curves = run.all_curves(measured)
     assert [curve["title"].split(": ")[1] for curve in curves] == [
@@ -338,7 +338,8 @@ def test_two_processes_learn_what_one_does(work: Work) -> None:
     (batch,) = measured["batches"]
     assert batch["images"] == 2
     assert len(set(batch["losses"]["one"])) == 1 + processes.LEAST_STEPS
-    assert batch["largest_difference"] < 1e-5
+    assert batch["differences"]["one"] == 0
+    assert max(batch["differences"].values()) < 1e-5
     assert "| 2 | " in report.processes_table(measured["batches"])
 
 
