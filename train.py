@@ -83,7 +83,7 @@ def train(arguments: Namespace, config: TrainingConfig, files: RunFiles) -> None
             best = train_without_policy(run, start.stopped)
         logger.message(
             f"best     iteration {best.iteration}, score {best.score:.4f}: {run.checkpoints.best}\n"
-            f"next     {next_command('re-train.py', arguments, exp_seeds(config, None))}"
+            f"next     {next_command('re-train.py', arguments, exp_seeds(config, None), parallel=True)}"
         )
 
 

@@ -27,7 +27,7 @@ from envs.losses import Batch
 from envs.optimisers import weight_optimiser
 from envs.steps import training_mode, weight_step
 from models.replication import replicated, uses_all_weights
-from utils.distributed import joined_processes, num_processes, process_number
+from utils.distributed import joined_processes, num_processes, rank
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -116,10 +116,10 @@ def crew(work: Work, number: int, threads: int) -> Iterator[list[Connection]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     members, processes = [], []
-    for rank in range(number):
+    for own_rank in range(number):
         place = {
-            "RANK": rank,
-            "LOCAL_RANK": rank,
+            "RANK": own_rank,
+            "LOCAL_RANK": own_rank,
             "WORLD_SIZE": number,
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": port,
@@ -174,4 +174,4 @@ def training_step(work: Work) -> Callable[[], float]:
 
 def own_part_of(batch: Batch) -> Batch:
     """The samples of a batch that are this process's."""
-    return {name: tensor.chunk(num_processes())[process_number()] for name, tensor in batch.items()}
+    return {name: tensor.chunk(num_processes())[rank()] for name, tensor in batch.items()}

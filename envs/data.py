@@ -29,7 +29,7 @@ from envs.tasks import Task, check_classes
 from models.multitask import Inputs
 from utils.config import DataloadSection
 from utils.devices import to_device
-from utils.distributed import meet, num_processes, process_number
+from utils.distributed import barrier, num_processes, rank
 from utils.errors import UserError
 
 
@@ -60,7 +60,7 @@ class BatchStream:
         if self._batches is None:
             self._batches = iter(self._loader)
         batch = self._prepare(next(self._batches))
-        meet()
+        barrier()
         return batch
 
 
@@ -148,7 +148,7 @@ class Data:
         """Augmented batches, endlessly, from batch number `start` on; tasks with own inputs have `batch_size` each."""
         dataset = self._training[split]
         sampler = training_sampler(dataset, batch_size, self.seed, split, start)
-        own = part_of_every_batch(sampler, process_number(), num_processes())
+        own = part_of_every_batch(sampler, rank(), num_processes())
         return BatchStream(self._loader(dataset, own), self._prepare)
 
     def evaluation(self, split: str, batch_size: int, whole: bool, most: int | None = None) -> EvaluationBatches:
@@ -158,7 +158,7 @@ class Data:
             whole: keeps a last short batch.
             most: batches, of all processes together; None for all there are.
         """
-        return self._evaluated_batches(split, batch_size, whole, most, process_number(), num_processes())
+        return self._evaluated_batches(split, batch_size, whole, most, rank(), num_processes())
 
     def first_samples(self, split: str, number: int) -> EvaluationBatches:
         """The first samples of an evaluation split, one by one, for one process that looks at them alone."""

@@ -40,7 +40,7 @@ class Run:
         configuration: dotted key -> plain value, as checkpoints keep it.
         validation: batches that choose `best` (release: 11 of them).
         checkpoints: where this training is saved.
-        interruption: asked after each step and each evaluated batch whether to stop.
+        interruption: asked after each step and before each evaluated batch whether to stop.
         fix_bn: whether BatchNorms keep to their running statistics while training.
     """
 

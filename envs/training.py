@@ -16,7 +16,7 @@ from envs.losses import Batch
 from envs.run import Run, ScoredEvaluation
 from envs.steps import NotFinite, ScaledTooMuch
 from utils.checkpoint import load_checkpoint, save_checkpoint, save_latest
-from utils.distributed import done_by_first, gather
+from utils.distributed import all_gather, done_by_first
 from utils.errors import UserError
 from utils.interruption import Interrupted
 
@@ -144,7 +144,7 @@ def attempt(
 
 def names_of_all(batch: Batch) -> list[str]:
     """Names of the samples of the whole batch."""
-    return [name for names in gather(names_of(batch)) for name in names]
+    return [name for names in all_gather(names_of(batch)) for name in names]
 
 
 def refuse_not_finite(run: Run, progress: Progress) -> None:
@@ -157,9 +157,11 @@ def refuse_not_finite(run: Run, progress: Progress) -> None:
 def diverged(run: Run, progress: Progress) -> UserError:
     """What to say where training has diverged, and from where to go on."""
     last_good = done_by_first(go_back_before, run, progress.iteration - progress.bad_steps)
+    in_float16 = "set train.precision to bf16 or fp32, whose numbers reach further than float16's, or "
     return UserError(
         f"training has diverged: at iteration {progress.iteration}, after {progress.bad_steps} steps in a row that "
-        f"were left out, losses, gradients or weights are not finite (see {run.logger.folder / 'log.txt'}); lower "
+        f"were left out, losses, gradients or weights are not finite (see {run.logger.folder / 'log.txt'}); "
+        f"{in_float16 if run.net.precision == torch.float16 else ''}lower "
         "train.lr, train.backbone_lr or train.policy_lr and go on with --resume, which takes up the run "
         f"{last_good}, or look for faults in the data with python -m dataloaders.check."
     )

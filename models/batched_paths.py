@@ -5,37 +5,31 @@ of a batch apart from each other, unless BatchNorm takes statistics of them, so 
 batch: weights are read once, and small maps fill the machine.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from models.blocks import GatedBlock
-from models.shared_paths import Gates, Group, group_by_tensor, run_shared_paths, skips
+from models.shared_paths import Gate, Gates, group_by_tensor, run_shared_paths, skips
 
 
 def run_batched_paths(blocks: Sequence[GatedBlock], features: dict[str, Tensor], gates: Gates) -> dict[str, Tensor]:
     """As `run_shared_paths`, under gates of 1 and 0, by blocks whose norms are not in training."""
-    groups = group_by_tensor({task: features[task] for task in gates})
-    if len(groups) == 1:
+    if len(group_by_tensor({task: features[task] for task in gates})) == 1:
         return run_shared_paths(blocks, features, gates)  # they have the input in common
+    features = {task: features[task] for task in gates}
     for index, block in enumerate(blocks):
-        skipping = {task for task in gates if skips(gates[task][index])}
-        groups = pass_block(block, groups, skipping)
-    after = {task: x for x, tasks in groups for task in tasks}
-    return {task: after[task] for task in gates}
+        features = pass_block(block, features, {task: path[index] for task, path in gates.items()})
+    return features
 
 
-def pass_block(block: GatedBlock, groups: Sequence[Group], skipping: set[str]) -> list[Group]:
-    """Pass all groups through a block: those with tasks that execute it together, the others one by one."""
-    executing = [(x, [task for task in tasks if task not in skipping]) for x, tasks in groups]
-    executing = [(x, tasks) for x, tasks in executing if tasks]
-    executed = in_batches(lambda x: block.execute(x, block.skip(x)), [x for x, _ in executing])
-    left = [(x, [task for task in tasks if task in skipping]) for x, tasks in groups]
-    return [
-        *((y, tasks) for y, (_, tasks) in zip(executed, executing, strict=True)),
-        *((block.skip(x), tasks) for x, tasks in left if tasks),
-    ]
+def pass_block(block: GatedBlock, features: dict[str, Tensor], gates: Mapping[str, Gate]) -> dict[str, Tensor]:
+    """Pass the features of all tasks through a block: those that execute it together, the others one by one."""
+    executing = [task for task, gate in gates.items() if not skips(gate)]
+    executed = in_batches(lambda x: block.execute(x, block.skip(x)), [features[task] for task in executing])
+    after = dict(zip(executing, executed, strict=True))
+    return {task: after[task] if task in after else block.skip(x) for task, x in features.items()}
 
 
 def in_batches(run: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:

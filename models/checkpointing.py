@@ -3,17 +3,22 @@
 The backward pass needs what the forward pass computed. Here little of it is kept, and the rest is computed again when
 its turn comes, in two levels: of the blocks, sqrt(L) segments keep the features that they began with; computed again,
 the blocks of one segment keep their inputs; and of one block everything is there. Stem and heads keep their inputs.
-Results are the same to the last bit, dropout's masks included.
+Results are the same to the last bit, dropout's masks included. Where no gradient is asked for, nothing is kept anyway,
+and all is run plainly.
 """
 
 from collections.abc import Callable, Sequence
 from math import isqrt
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.blocks import ONE_TURN, GatedBlock, Turns
 from models.shared_paths import Gates, RunPaths
+
+Result = TypeVar("Result")
 
 
 class CountedOnce:
@@ -22,13 +27,8 @@ class CountedOnce:
     def __init__(self, is_new: bool = True) -> None:
         self._is_new = is_new
 
-    def turns(self, turns: Turns) -> Turns:
-        """The turns of the next time."""
-        first, self._is_new = self._is_new, False
-        return turns if first else turns.again()
-
-    def is_new(self) -> bool:
-        """Whether the next time is the first."""
+    def begin(self) -> bool:
+        """Begin the computation; returns whether it is for the first time."""
         first, self._is_new = self._is_new, False
         return first
 
@@ -53,9 +53,9 @@ class CheckpointedBlock:
         counted = CountedOnce(self.is_new)
 
         def execute(x: Tensor, skipped: Tensor) -> Tensor:
-            return self.block.execute(x, skipped, counted.turns(turns))
+            return self.block.execute(x, skipped, turns if counted.begin() else turns.again())
 
-        return checkpoint(execute, x, skipped, use_reentrant=False, preserve_rng_state=False)
+        return checkpointed(execute, x, skipped, preserve_rng_state=False)
 
 
 def checkpoint_blocks(run_paths: RunPaths) -> RunPaths:
@@ -79,18 +79,34 @@ def run_segment(
     counted = CountedOnce()
 
     def run(features: dict[str, Tensor]) -> dict[str, Tensor]:
-        is_new = counted.is_new()
+        is_new = counted.begin()
         return run_paths([CheckpointedBlock(block, is_new) for block in blocks], features, gates)
 
-    return checkpoint(run, features, use_reentrant=False, preserve_rng_state=False)
+    return checkpointed(run, features, preserve_rng_state=False)
+
+
+def run_plainly(module: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """`module(*inputs)`, which keeps its activations."""
+    return module(*inputs)
 
 
 def run_checkpointed(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`module(x)`, computed again in the backward pass, with the same dropout."""
-    return checkpoint(module, x, use_reentrant=False)
+    return checkpointed(module, x, preserve_rng_state=True)
 
 
 def run_stem_checkpointed(stem: nn.Module, x: Tensor, turns: Turns) -> Tensor:
     """`stem(x, turns)`, likewise."""
     counted = CountedOnce()
-    return run_checkpointed(lambda x: stem(x, counted.turns(turns)), x)
+    return run_checkpointed(lambda x: stem(x, turns if counted.begin() else turns.again()), x)
+
+
+def checkpointed(function: Callable[..., Result], *inputs: Any, preserve_rng_state: bool) -> Result:
+    """`function(*inputs)`, which keeps its inputs alone.
+
+    Args:
+        preserve_rng_state: whether it draws random numbers, which must be the same when it is computed again.
+    """
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=preserve_rng_state)

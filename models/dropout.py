@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.distributed import num_processes, process_number
+from utils.distributed import num_processes, rank
 
 
 class ReluDropout(nn.Dropout):
@@ -46,7 +46,7 @@ class BatchDropout(nn.Dropout):
 
 def own_part(drawn: Tensor) -> Tensor:
     """Of what was drawn for the whole batch, [processes * N, ...], the samples of this process, [N, ...]."""
-    return drawn.chunk(num_processes())[process_number()]
+    return drawn.chunk(num_processes())[rank()]
 
 
 def random_bits(like: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """What turns a task's features into its prediction.
 
-The last layer costs little and decides: it is computed in full precision, whatever the rest of the network is.
+The last layer costs little and decides: it is computed in float32, whatever the precision of the rest.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 
+from models.checkpointing import run_plainly
 from models.convolutions import DilatedConv, PointwiseConv
 from models.dropout import ReluDropout
 from utils.precision import in_full_precision
@@ -37,11 +37,6 @@ class ASPPBranch(nn.Module):
         x = self.relu_dropout(self.conv1(x))
         x = self.relu_dropout(self.conv2(x))
         return self.conv3(x)
-
-
-def run_plainly(module: nn.Module, *inputs: Any) -> Tensor:
-    """`module(*inputs)`."""
-    return module(*inputs)
 
 
 class ASPP(nn.Module):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import SharedBatchNorm, TaskBatchNorm, Turns, take_turns
-from models.checkpointing import checkpoint_blocks, run_checkpointed, run_stem_checkpointed
-from models.heads import ASPP, LinearHead, run_plainly
+from models.checkpointing import checkpoint_blocks, run_checkpointed, run_plainly, run_stem_checkpointed
+from models.heads import ASPP, LinearHead
 from models.policy import Policy
 from models.resnet import ClassificationResNet, DilatedResNet, ResNet
 from models.shared_paths import Gates, RunPaths, group_by_tensor, run_shared_paths

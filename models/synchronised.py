@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from models.blocks import ONE_TURN, SharedBatchNorm, Turns
 from utils.collectives import mean_over_processes, of_all_processes
@@ -62,6 +63,7 @@ class _Normalisation(torch.autograd.Function):
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance = ctx.saved_tensors
         # `of_weight` is the sum of gradient * normalised x, `of_bias` that of the gradient.

@@ -51,7 +51,7 @@ def test_every_promise_finds_its_own_figure() -> None:
         )
     ]
     batches = [
-        {"images": images, **timed("", "", speed), "largest_difference": difference}
+        {"images": images, **timed("", "", speed), "differences": {"two": difference}}
         for images, speed, difference in ((2, 1.3, 1e-6), (4, 1.7, 2e-6), (8, 1.8, 3e-5))
     ]
     changes = [{"differences": {"fp32": 0.0, "bf16": difference}} for difference in (0.001, 0.004, 0.002)]

@@ -65,12 +65,15 @@ def test_commands_bear_the_configuration_on() -> None:
     assert command.startswith("python re-train.py --config 'a file.yml' --gpus 2 3 --exp_ids 0 1 --set ")
     again = parsed(*shlex.split(command)[4:])
     assert vars(again) == vars(arguments) | {"exp_ids": [0, 1]}
+    side_by_side = parsed(*shlex.split(next_command("re-train.py", arguments, [0, 1], parallel=True))[4:])
+    assert vars(side_by_side) == vars(again) | {"parallel": 0, "processes": None}
     alone = parsed(*run_options(arguments, [-1], [7])[2:], "--parallel")
     assert vars(alone) == vars(arguments) | {"exp_ids": [7], "gpus": [-1], "parallel": 0, "processes": None}
 
 
 def test_what_was_not_said_is_not_borne_on() -> None:
     assert next_command("test.py", parsed(), [1]) == "python test.py --config 'a file.yml' --exp_ids 1"
+    assert "--parallel" not in next_command("re-train.py", parsed("--gpus", "1"), [0, 1], parallel=True)
 
 
 def test_options_of_groups_can_be_added(capsys: pytest.CaptureFixture) -> None:

@@ -191,17 +191,17 @@ def test_together_never_costs_more_than_one_by_one(net: MultiTaskNet) -> None:
             assert max(one_by_one) < together < sum(one_by_one)
 
 
-def test_cost_is_that_of_shared_paths_whatever_the_execution() -> None:
+def test_cost_is_that_of_shared_paths_however_the_network_is_trained() -> None:
     gates = {"seg": [1, 0, 1, 0, 0, 1, 0, 1], "sn": [1, 0, 0, 1, 0, 1, 0, 0]}
     reports = []
-    for execution in ("shared", "task_by_task"):
+    for options in ({}, {"execution": "task_by_task"}, {"checkpointing": True}):
         net = build_network(
             backbone="ResNet18",
             num_outputs={"seg": 4, "sn": 3},
             backbone_width=4,
             head_width=4,
-            execution=execution,
+            **options,
         )
         report = cost_report(net, gates, IMAGE)
         reports.append({key: report["together"][key] for key in ("parameters", "multiply_adds")})
-    assert reports[0] == reports[1]
+    assert reports[0] == reports[1] == reports[2]

@@ -72,7 +72,7 @@ def test_processes_have_their_rows_of_the_mask_of_the_whole_batch(
     monkeypatch.setattr("models.dropout.num_processes", lambda: 2)
     parts = []
     for number, part in enumerate(x.chunk(2)):
-        monkeypatch.setattr("models.dropout.process_number", lambda number=number: number)
+        monkeypatch.setattr("models.dropout.rank", lambda number=number: number)
         out, after_part = drop(part)
         parts.append(out)
         assert torch.equal(after_part, after), "all go on with the same random state"

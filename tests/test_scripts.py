@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import runpy
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from utils.config import load_config
 
 SHARED_FRAMES = ROOT.parent / "shared" / "data" / "nyu_v2_samples"
 THREE_TASKS = ROOT / "yamls" / "adashare" / "nyu_v2_3task.yml"
+ROOM = ROOT / "nyu_v2_samples" / "img" / "0000000.png"
 TWO_TASKS_TEST = ROOT / "yamls" / "adashare" / "nyu_v2_2task_test.yml"
 THREE_TASKS_TEST = ROOT / "yamls" / "adashare" / "nyu_v2_3task_test.yml"
 
@@ -79,11 +81,28 @@ def check_sequence(folder: Path, output: dict[str, str], tasks: dict[str, int], 
     assert not list(folder.rglob("*.tmp")), "nothing half-written is left"
 
 
+def check_readme_python(folder: Path) -> None:
+    """The README's lines for Python predict what the network, not prepared, predicts."""
+    (lines,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    places = {"runs/checkpoints/nyu_v2_3task": folder / "checkpoint_dir" / "nyu_v2_2task", "room.png": ROOM}
+    for place, here in places.items():
+        assert lines.count(f'"{place}"') == 1
+        lines = lines.replace(place, str(here))
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    with torch.inference_mode():
+        expected = names["net"].eval()(names["image"][None], names["gates"])
+    assert {task: tuple(x.shape) for task, x in expected.items()} == {"seg": (1, 40, 61, 81), "sn": (1, 3, 61, 81)}
+    for task, prediction in names["predictions"].items():
+        torch.testing.assert_close(prediction, expected[task], rtol=1e-4, atol=1e-4 * expected[task].abs().max().item())
+
+
 def test_the_three_phases_in_sequence(script: Script, tmp_path: Path) -> None:
     output = {"train.py": script("train.py")}
     output["re-train.py"] = script("re-train.py", "--exp_ids", "0", "1")
     output["test.py"] = script("test.py", "--exp_ids", "0")
     check_sequence(tmp_path, output, {"seg": 40, "sn": 3}, num_images=3)
+    check_readme_python(tmp_path)
 
 
 @pytest.mark.skipif(not SHARED_FRAMES.is_dir(), reason="the real NYU v2 frames are not here")

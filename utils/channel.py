@@ -22,7 +22,7 @@ class Channel:
 
     Attributes:
         num_processes: how many there are.
-        process_number: which one this is, from 0 on.
+        rank: which one this is, from 0 on.
 
     Raises: `UserError` where the environment does not say all of this process's place.
     """
@@ -38,7 +38,7 @@ class Channel:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=patience)
         self._group = dist.new_group(backend="gloo", timeout=long_patience)
         self.num_processes = self._group.size()
-        self.process_number = self._group.rank()
+        self.rank = self._group.rank()
         # Kept, not made for each message: gloo's threads let go of a message's tensors some time later, and were these
         # the last to hold them, they would wait for Python, which in `close` waits for the threads.
         self._own = torch.zeros(1, dtype=torch.int64)

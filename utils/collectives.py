@@ -11,8 +11,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from utils.distributed import gather, num_processes
+from utils.distributed import all_gather, num_processes
 from utils.vectors import as_vector, fill_from_vector
 
 
@@ -52,7 +53,7 @@ def sums_by_name(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if num_processes() == 1:
         return dict(sums)
     shapes: dict[str, torch.Size] = {}
-    for of_process in gather({name: value.shape for name, value in sums.items()}):
+    for of_process in all_gather({name: value.shape for name, value in sums.items()}):
         shapes |= of_process
     totals = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
     for name, value in sums.items():
@@ -71,6 +72,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient * num_processes()
 
@@ -83,5 +85,6 @@ class _FromFirst(torch.autograd.Function):
         return tensor
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return mean_over_processes(gradient)

@@ -147,7 +147,13 @@ def run_options(arguments: Namespace, gpus: Iterable[int] | None, exp_ids: Itera
     return [*options, "--set", *arguments.set] if arguments.set else options
 
 
-def next_command(script: str, arguments: Namespace, exp_ids: Iterable[int]) -> str:
-    """The command of the next phase, with this one's configuration, devices, processes and overrides."""
+def next_command(script: str, arguments: Namespace, exp_ids: Iterable[int], parallel: bool = False) -> str:
+    """The command of the next phase, with this one's configuration, devices, processes and overrides.
+
+    Args:
+        parallel: whether it gives each of several GPUs an architecture of its own.
+    """
     processes = ["--processes", str(arguments.processes)] if arguments.processes else []
+    if parallel and len(arguments.gpus or []) > 1:
+        processes = ["--parallel"]
     return shlex.join(["python", script, *run_options(arguments, arguments.gpus, exp_ids), *processes])

@@ -53,14 +53,14 @@ def num_processes() -> int:
     return 1 if _channel is None else _channel.num_processes
 
 
-def process_number() -> int:
+def rank() -> int:
     """Which one this is, from 0 on."""
-    return 0 if _channel is None else _channel.process_number
+    return 0 if _channel is None else _channel.rank
 
 
 def is_first_process() -> bool:
     """Whether this is the one that speaks and writes for all."""
-    return process_number() == 0
+    return rank() == 0
 
 
 def number_on_this_machine() -> int:
@@ -85,7 +85,7 @@ def joined_processes() -> Iterator[None]:
     try:
         with open(os.devnull, "w") as nowhere, nullcontext() if is_first_process() else redirect_stdout(nowhere):
             yield
-        meet()
+        barrier()
         _channel.close()
     except EndedElsewhere:
         time.sleep(LINGERING)
@@ -113,13 +113,13 @@ def _others_say(error: Exception) -> bool:
         marks = _channel.numbers_of_all(mark, FAREWELL)
     except RuntimeError:  # they are busy elsewhere, or gone
         return False
-    return mark in marks[: process_number()]
+    return mark in marks[: rank()]
 
 
 # Waiting for each other
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait until all have come here.
 
     Raises: `EndedElsewhere` if one of them has failed on its way.
@@ -128,7 +128,7 @@ def meet() -> None:
 
 
 def highest(number: int) -> int:
-    """The highest of all processes' numbers, none below 0; raises as `meet`."""
+    """The highest of all processes' numbers, none below 0; raises as `barrier`."""
     return max(_agree(number))
 
 
@@ -136,7 +136,7 @@ def highest(number: int) -> int:
 def first_process_ahead() -> Iterator[None]:
     """Let the first process pass the block alone, then the others, and go on when all have.
 
-    So what is wrong is found by one, and what it makes or removes the others find made or removed. Raises as `meet`.
+    So what is wrong is found by one, and what it makes or removes the others find made or removed. Raises as `barrier`.
     """
     if not is_first_process():
         _agree(patience=LONG_PATIENCE)
@@ -147,13 +147,17 @@ def first_process_ahead() -> Iterator[None]:
 
 
 def done_by_first(work: Callable[..., T], *arguments: Any) -> T:
-    """What `work(*arguments)` returns, which the first process alone does; the others wait. Raises as `meet`."""
+    """What `work(*arguments)` returns, which the first process alone does; the others wait. Raises as `barrier`."""
     result = work(*arguments) if is_first_process() else None
     _agree(patience=LONG_PATIENCE)
-    return gather(result)[0]
+    return all_gather(result)[0]
 
 
-def in_step(items: Iterable[T], before_each: Callable[[], object] = meet) -> Iterator[T]:
+def nothing() -> None:
+    """What is done where nothing is asked for."""
+
+
+def in_step(items: Iterable[T], before_each: Callable[[], object] = nothing) -> Iterator[T]:
     """This process's items, while the others go through theirs, of which there may be more or fewer.
 
     Args:
@@ -165,11 +169,11 @@ def in_step(items: Iterable[T], before_each: Callable[[], object] = meet) -> Ite
         yield from item
 
 
-def gather(value: T) -> list[T]:
-    """The values of all processes, in their order: whatever can be pickled, tensors on the CPU. Raises as `meet`."""
+def all_gather(value: T) -> list[T]:
+    """The values of all processes, in their order: whatever can be pickled, tensors on the CPU. Raises as `barrier`."""
     if _channel is None:
         return [value]
-    meet()
+    barrier()
     return _channel.values_of_all(value)
 
 

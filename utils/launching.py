@@ -91,7 +91,7 @@ def _start_copy(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-    environment = _shared_cores(num_processes) | {name: str(value) for name, value in place.items()}
+    environment = _environment_of_each(num_processes) | {name: str(value) for name, value in place.items()}
     output = None if rank == 0 else subprocess.DEVNULL
     return children.start([sys.executable, *sys.argv], environment, stdout=output, stderr=errors)
 
@@ -155,7 +155,7 @@ class Queue:
         while self._waiting and self._free:
             run = SeparateRun(self._waiting.popleft(), self._free.popleft())
             command = [sys.executable, sys.argv[0], *self._arguments[run.name](run.gpu)]
-            environment = _shared_cores(self._most_at_once)
+            environment = _environment_of_each(self._most_at_once)
             process = children.start(command, environment, stdout=run.output, stderr=subprocess.STDOUT)
             self.running[process] = run
             _say(f"{run.name}: begins on {f'GPU {run.gpu}' if run.gpu >= 0 else 'the CPU'}")
@@ -205,7 +205,7 @@ def run_side_by_side(runs: Mapping[str, Callable[[int], Sequence[str]]], gpus: S
     return queue.codes
 
 
-def _shared_cores(num_processes: int) -> dict[str, str]:
+def _environment_of_each(num_processes: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(threads_of_each(num_processes)), **os.environ}
 
 

@@ -1,7 +1,6 @@
 """What becomes of memory that tensors on the CPU no longer need."""
 
 import ctypes
-import ctypes.util
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -28,7 +27,7 @@ def return_freed_memory(at_once: bool = True) -> bool:
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    libc = ctypes.CDLL(ctypes.util.find_library("c"))
+    libc = ctypes.CDLL(None)
     size = LARGE if at_once else LARGEST
     # Twice as much for the heap's end, as glibc itself has it.
     return libc.mallopt(M_MMAP_THRESHOLD, size) == 1 and libc.mallopt(M_TRIM_THRESHOLD, 2 * size) == 1

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""`train.precision` -> what convolutions and matrix products work on. Weights are float32 in all."""
+"""`train.precision` -> what convolutions and matrix products work on. Weights that learn are float32 in all."""
 
 
 def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager:

@@ -62,7 +62,7 @@ class Metric(ABC):
         if not all(value.isfinite().all() for value in sums.values()):
             raise UserError(
                 f"The predictions behind {self.names[0]} hold NaN or infinite values, so there is nothing to "
-                "measure: lower the learning rates or use an earlier checkpoint."
+                "measure: lower the learning rates or use an earlier checkpoint; if train.precision is fp16, try fp32."
             )
         values = self._summarise(sums)
         return {name: None if values[name] is None else float(values[name]) for name in self.names}

@@ -32,15 +32,15 @@ from utils.collectives import sums_by_name
 from utils.config import DataloadSection
 from utils.devices import choose_device
 from utils.distributed import (
+    all_gather,
     done_by_first,
     first_process_ahead,
-    gather,
     highest,
     in_step,
     is_first_process,
     joined_processes,
     num_processes,
-    process_number,
+    rank,
 )
 from utils.errors import UserError
 from utils.interruption import Interrupted, Interruption
@@ -207,7 +207,7 @@ def domain_batches() -> list[Batch]:
     both = {"real": torch.tensor([1, 0]), "sketch": torch.tensor([1])}
     batches = [both, {"real": torch.tensor([1, 1])}, {"real": torch.tensor([0])}]
     whole = [{"img": {task: torch.zeros(len(own), 3) for task, own in batch.items()}, **batch} for batch in batches]
-    return whole[process_number() :: num_processes()]
+    return whole[rank() :: num_processes()]
 
 
 def test_an_evaluation_is_that_of_the_whole_split(pair: Pair, frames: DataloadSection) -> None:
@@ -226,9 +226,9 @@ def test_an_evaluation_is_that_of_the_whole_split(pair: Pair, frames: DataloadSe
 
 def agreements(folder: Path) -> dict[str, Any]:
     """What each of two processes sees of the other."""
-    number = process_number()
+    number = rank()
     meetings: list[int] = []
-    items = list(in_step(range(3 * number), before_each=lambda: meetings.append(len(gather(number)))))
+    items = list(in_step(range(3 * number), before_each=lambda: meetings.append(len(all_gather(number)))))
     with first_process_ahead():
         found = (folder / "made").exists()
         (folder / "made").touch()
@@ -236,7 +236,7 @@ def agreements(folder: Path) -> dict[str, Any]:
         "items": items,
         "meetings": meetings,
         "found": found,
-        "gathered": gather({"number": number}),
+        "gathered": all_gather({"number": number}),
         "highest": highest(10 * number),
         "done": done_by_first(made_once, folder / "done"),
         "first": is_first_process(),
@@ -282,7 +282,7 @@ def test_a_process_that_is_alone_knows_it_without_torch() -> None:
 
 def sums() -> dict[str, Tensor]:
     """Sums of which one process lacks one, and each has values of its own."""
-    own = {"count": torch.tensor(2.0 + process_number(), dtype=torch.float64)}
+    own = {"count": torch.tensor(2.0 + rank(), dtype=torch.float64)}
     return sums_by_name(own | ({} if is_first_process() else {"histogram": torch.ones(2, 3, dtype=torch.float64)}))
 
 

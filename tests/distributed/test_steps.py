@@ -11,16 +11,14 @@ from envs.optimisers import policy_optimiser, weight_optimiser
 from envs.steps import policy_step, training_mode, weight_step
 from envs.task_sets import build_tasks
 from models.blocks import SharedBatchNorm
+from models.compiling import compile_parts
 from models.multitask import MultiTaskNet, build_network
 from models.replication import common_gates, common_noise, replicated, uses_all_weights
 from models.shared_paths import HardGates
 from models.synchronised import average_statistics, synchronise_norms
 from tests.distributed.pairs import Pair
 from tests.parity_inputs import policies
-from utils.distributed import (
-    num_processes,
-    process_number,
-)
+from utils.distributed import num_processes, rank
 
 OUTPUTS = {
     "dense": {"seg": 5, "depth": 1},
@@ -47,7 +45,7 @@ def network(kind: str, **options: Any) -> MultiTaskNet:
 
 def own_rows(tensor: Tensor) -> Tensor:
     """This process's part of a batch."""
-    return tensor.chunk(num_processes())[process_number()]
+    return tensor.chunk(num_processes())[rank()]
 
 
 def batch_of(kind: str) -> Batch:
@@ -94,7 +92,22 @@ def tasks_of(kind: str) -> dict[str, Any]:
 
 def state_after_weight_step(kind: str, options: dict[str, Any]) -> dict[str, Any]:
     """What a weight step leaves."""
-    net = network(kind, **options)
+    return state_after_weight_step_of(network(kind, **options), kind)
+
+
+def state_after_compiled_step(backend: str | None) -> dict[str, Any]:
+    """What a weight step without dropout leaves, of a network that is compiled unless the backend is None."""
+    net = network("dense")
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0  # compiled, other bits are drawn
+    if backend:
+        compile_parts(net, backend)
+    return state_after_weight_step_of(net, "dense")
+
+
+def state_after_weight_step_of(net: MultiTaskNet, kind: str) -> dict[str, Any]:
+    """What a weight step of this network leaves."""
     training_mode(net, fix_bn=False)
     gates, weights = gates_of(net), dict.fromkeys(OUTPUTS[kind], 2.0)
     replica = replicated(net, uses_all_weights(net, gates))
@@ -112,7 +125,7 @@ def state_after_policy_step(hard: bool) -> dict[str, Any]:
     """What a policy step leaves; each process would draw other gates."""
     net = network("dense")
     training_mode(net, fix_bn=False)
-    torch.manual_seed(process_number())
+    torch.manual_seed(rank())
     draw_gates = net.policy.draw_hard_gates if hard else net.policy.draw_gates
     gates = common_gates(draw_gates(2.0, num_open=5, noise=common_noise))
     torch.manual_seed(1)
@@ -159,6 +172,13 @@ def test_a_weight_step_is_that_of_the_whole_batch(steps: list[dict[str, dict[str
     for of_process in both:
         close(of_process[step], alone[step])
     assert not alone[step]["gradients"].keys() >= dict(network("dense").named_parameters()).keys()
+
+
+def test_a_compiled_step_is_that_of_the_whole_batch(pair: Pair) -> None:
+    """What is compiled exchanges statistics, and has gradients of its own."""
+    alone = state_after_compiled_step(None)
+    for of_process in pair.run(state_after_compiled_step, "aot_eager"):
+        close(of_process, alone)
 
 
 @pytest.mark.parametrize("step", ["policy, hard: False", "policy, hard: True"])
