@@ -149,7 +149,7 @@ OF_ANY_DEVICE = (
     ),
     Promise("20 tasks of one policy, cost of the backbone", 1.1, cost_of_tasks, at_most=True),
     Promise("bf16, change of a metric", 0.5, partial(largest_change, precision="bf16"), at_most=True, unit=" %"),
-    Promise("two processes of one thread, images per second", 1.6, speed_of_processes),
+    Promise("two processes of one thread, each with the headline's images, images per second", 1.6, speed_of_processes),
     Promise("two processes, difference of a loss", 1e-5, difference_of_processes, at_most=True, unit=""),
 )
 

@@ -15,10 +15,13 @@ from models.shared_paths import Gate, Gates, group_by_tensor, run_shared_paths, 
 
 
 def run_batched_paths(blocks: Sequence[GatedBlock], features: dict[str, Tensor], gates: Gates) -> dict[str, Tensor]:
-    """As `run_shared_paths`, under gates of 1 and 0, by blocks whose norms are not in training."""
-    if len(group_by_tensor({task: features[task] for task in gates})) == 1:
-        return run_shared_paths(blocks, features, gates)  # they have the input in common
+    """As `run_shared_paths`, under gates of 1 and 0, by blocks whose norms are not in training.
+
+    Tasks that have their input in common with some of the others, but not with all, are computed one by one.
+    """
     features = {task: features[task] for task in gates}
+    if len(group_by_tensor(features)) == 1:
+        return run_shared_paths(blocks, features, gates)  # they have the input in common
     for index, block in enumerate(blocks):
         features = pass_block(block, features, {task: path[index] for task, path in gates.items()})
     return features

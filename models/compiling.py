@@ -41,8 +41,8 @@ def compile_parts(net: MultiTaskNet, backend: str | Callable = "inductor", for_a
             f"train.compile needs a C++ compiler, but there is neither {COMPILER} nor one that CXX names: install one "
             "or set train.compile to False."
         )
-    # Would split what is compiled where DistributedDataParallel exchanges gradients; parts are small enough, and before
-    # PyTorch 2.5 it cannot split those with gradients of their own.
+    # DistributedDataParallel would have compiled parts split where gradients are exchanged. They are small enough, and
+    # before PyTorch 2.5 those with autograd functions of their own cannot be split.
     torch._dynamo.config.optimize_ddp = False
     # Its name in PyTorch before 2.7, and since.
     for limit in ("cache_size_limit", "recompile_limit"):

@@ -66,16 +66,14 @@ class _Normalisation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance = ctx.saved_tensors
-        # `of_weight` is the sum of gradient * normalised x, `of_bias` that of the gradient.
-        _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
+        # With fixed statistics; `of_weight` is the sum of gradient * normalised x, `of_bias` that of the gradient.
+        of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
         # What passes through the statistics: scale * (mean gradient + normalised x * mean of gradient * normalised x).
         scale = weight / (variance + ctx.eps).sqrt()
         of_variance, of_mean = mean_over_processes(torch.stack([of_weight, of_bias])) * (len(weight) / x.numel())
-        of_x = F.batch_norm(x, mean, variance, -scale * of_variance, -scale * of_mean, training=False, eps=ctx.eps)
-        # What does not. In place, since in between there is only memory to be written and read.
-        of_x.addcmul_(gradient, scale.to(x.dtype).view(-1, *[1] * (x.dim() - 2)))
+        of_x -= F.batch_norm(x, mean, variance, scale * of_variance, scale * of_mean, training=False, eps=ctx.eps)
         return of_x, of_weight, of_bias, None, None, None
 
 

@@ -93,7 +93,7 @@ def test_every_promise_finds_its_own_figure() -> None:
         ("a training sample from packed cache, as rendered", "7.1x", "NO"),
         ("20 tasks of one policy, cost of the backbone", "1.05x", "yes"),
         ("bf16, change of a metric", "0.4 %", "yes"),
-        ("two processes of one thread, images per second", "1.7x", "yes"),
+        ("two processes of one thread, each with the headline's images, images per second", "1.7x", "yes"),
         ("two processes, difference of a loss", "3e-05", "NO"),
     ]
     assert "| 1.61x (1.51 to 1.71) |" in report.promise_table(results)

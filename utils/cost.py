@@ -47,7 +47,7 @@ def measure_cost(shadow: nn.Module, forward: Callable[[nn.Module], object]) -> C
 
 
 SLOW = 0.5
-"""Seconds from which on a pass is timed once: little else would then be noticed."""
+"""Seconds from which on a pass is timed once: what disturbs it hardly shows in so long a time."""
 
 
 @torch.inference_mode()
