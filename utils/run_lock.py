@@ -56,14 +56,14 @@ def locked_file(
         until = time.monotonic() + patience
         while not _try_to_lock(file, shared):
             file.seek(0)
-            holder = file.read().strip() or "of unknown origin"
-            if tell:
+            holder = file.read().strip()
+            if tell and holder:  # not between its locking and its writing
                 tell(holder)
                 tell = None
             if time.monotonic() >= until:
                 raise UserError(
-                    f"{path.parent} is in use by another run ({holder}): wait for it, stop it, or choose another "
-                    "exp_name."
+                    f"{path.parent} is in use by another run ({holder or 'of unknown origin'}): wait for it, stop it, "
+                    "or choose another exp_name."
                 )
             time.sleep(PAUSE)
         file.truncate(0)

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from io import StringIO
@@ -21,6 +20,7 @@ import pytest
 from dataloaders import caching, nyu_v2
 from dataloaders.caching import Cache
 from dataloaders.nyu_v2 import NYUv2
+from dataloaders.packed import PackedSamples
 from dataloaders.transforms import Sample
 from tests.caches.test_caching import SIZE_OF_A_FRAME
 from tests.caches.test_packed import assert_alike, files_in
@@ -35,18 +35,28 @@ TARGETS = ("seg", "normal", "depth")
 # Who writes
 
 
-def open_elsewhere(root: Path, cache: Path, log: Path, together: Barrier, is_first: bool) -> None:
-    """In a process of its own: open a cache when the others do, and note down every image that is decoded for it."""
-    run_lock.is_first_process = lambda: is_first
-    original = nyu_v2.READERS["img"]
+def open_elsewhere(root: Path, cache: Path, log: Path, together: Barrier, waiting: Barrier, is_first: bool) -> None:
+    """In a process of its own: open a cache when the others do, and note down every image that is decoded for it.
 
-    def read_image(path: Path) -> np.ndarray:
-        time.sleep(0.2)  # Long enough for the others to come upon a cache that is not finished.
+    Nothing is decoded before the two others have said that they wait.
+    """
+    run_lock.is_first_process = lambda: is_first
+    read_image, decode, tell_waiting = nyu_v2.READERS["img"], caching.decode, caching.tell_waiting
+
+    def read_and_note(path: Path) -> np.ndarray:
         with log.open("a") as file:
             file.write(f"{path.stem}\n")
-        return original(path)
+        return read_image(path)
 
-    nyu_v2.READERS["img"] = read_image
+    def decode_when_others_wait(*arguments: Any) -> PackedSamples:
+        waiting.wait(60)
+        return decode(*arguments)
+
+    def tell_and_wait(*arguments: Any) -> None:
+        tell_waiting(*arguments)
+        waiting.wait(60)
+
+    nyu_v2.READERS["img"], caching.decode, caching.tell_waiting = read_and_note, decode_when_others_wait, tell_and_wait
     said = StringIO()
     together.wait()
     with redirect_stdout(said):
@@ -62,7 +72,7 @@ def test_of_several_processes_one_decodes_and_the_others_say_whom_they_wait_for(
 ) -> None:
     log = tmp_path / "log"
     context = multiprocessing.get_context("fork")
-    arguments = (root, cache, log, context.Barrier(3), is_first)
+    arguments = (root, cache, log, context.Barrier(3), context.Barrier(3), is_first)
     processes = [context.Process(target=open_elsewhere, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
