@@ -20,8 +20,9 @@ from benchmarks.implementation import LEARNING_RATE, Implementation, Training
 from benchmarks.work import Work, seed_weights
 from envs.experiment import configured_network
 from envs.losses import Batch
-from envs.steps import frozen, task_losses, weighted_sum
+from envs.steps import frozen, task_losses
 from envs.tasks import Task
+from envs.updates import weighted_sum
 from models.heads import ASPP
 from models.multitask import MultiTaskNet
 from models.resnet import ResNet

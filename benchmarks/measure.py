@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from envs.steps import NotFinite
+from envs.updates import NotFinite
 from utils.progress import progress_bar
 
 Key = TypeVar("Key")
@@ -35,7 +35,7 @@ class Stopwatch:
         self.moments = [("start", self._now())]
 
     def mark(self, part: str) -> None:
-        """End a part."""
+        """End a part, or another piece of one."""
         self.moments.append((part, self._now()))
 
     def parts(self) -> Parts:
@@ -43,7 +43,9 @@ class Stopwatch:
         end = self._now()
         self._wait()
         (_, start), *_ = self.moments
-        seconds = {part: self._seconds(before, after) for (_, before), (part, after) in pairwise(self.moments)}
+        seconds: dict[str, float] = {}
+        for (_, before), (part, after) in pairwise(self.moments):
+            seconds[part] = seconds.get(part, 0.0) + self._seconds(before, after)
         return {**seconds, "total": self._seconds(start, end)}
 
     def _wait(self) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from utils.pictures import new_figure, save_figure
 
-from utils.files import replacing
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS = 2
 
@@ -16,17 +16,16 @@ COLUMNS = 2
 def draw_growth(path: Path, curves: Sequence[Mapping[str, Any]]) -> None:
     """Draw curves, `growth.Curve` as plain values, each in a field of its own, and save them as a PNG."""
     rows = -(-len(curves) // COLUMNS)
-    figure = Figure(figsize=(5.2 * COLUMNS, 3.4 * rows), layout="constrained")
+    figure = new_figure(5.2 * COLUMNS, 3.4 * rows)
     fields = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for field in fields:
         field.axis("off")
     for field, curve in zip(fields, curves, strict=False):
         draw_curve(field, curve)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_figure(path, figure)
 
 
-def draw_curve(field: Axes, curve: Mapping[str, Any]) -> None:
+def draw_curve(field: "Axes", curve: Mapping[str, Any]) -> None:
     """One line of medians per series, in the band of its rounds, from zero upwards; the baseline's grey and dashed."""
     field.axis("on")
     for name, rounds in curve["series"].items():

@@ -17,6 +17,7 @@ from benchmarks.work import Work, seed_weights
 from envs.experiment import configured_network
 from envs.optimisers import loss_scaler, policy_optimiser, warm_up_optimiser, weight_optimiser
 from envs.steps import policy_step, weight_step
+from envs.updates import net_and_update
 from models.inference import prepare_for_inference
 from models.multitask import MultiTaskNet
 from models.shared_paths import HardGates
@@ -60,15 +61,20 @@ class Variant(Implementation):
 
     def full_training(self, net: MultiTaskNet, work: Work) -> Training:
         """As `envs.weight_training` trains."""
-        return own_training(weight_step, net, work, warm_up_optimiser(net, LEARNING_RATE, LEARNING_RATE))
+        return self._weight_training(net, work, warm_up_optimiser(net, LEARNING_RATE, LEARNING_RATE))
 
     def alternate_training(self, net: MultiTaskNet, work: Work) -> Training:
         """As `envs.policy_learning` trains the weights."""
-        return own_training(weight_step, net, work, weight_optimiser(net, LEARNING_RATE, LEARNING_RATE))
+        return self._weight_training(net, work, weight_optimiser(net, LEARNING_RATE, LEARNING_RATE))
 
     def policy_training(self, net: MultiTaskNet, work: Work) -> Training:
         """As `envs.policy_learning` trains the logits."""
         return own_training(policy_step, net, work, policy_optimiser(net, LEARNING_RATE))
+
+    def _weight_training(self, net: MultiTaskNet, work: Work, optimiser: Optimizer) -> Training:
+        settings = work.with_values(*self.values).config.train
+        net, update = net_and_update(net, uses_all_weights=True, in_backward=settings.step_in_backward)
+        return own_training(partial(weight_step, update=update), net, work, optimiser)
 
 
 def own_training(step: Callable[..., object], net: MultiTaskNet, work: Work, optimiser: Optimizer) -> Training:
@@ -82,15 +88,19 @@ BASELINE_TF32 = Baseline("baseline, tf32", "tf32")
 """What PyTorch does by default in the convolutions of a GPU."""
 
 BF16, CHECKPOINTING = ("train.precision=bf16",), ("train.checkpointing=True",)
+IN_BACKWARD = ("train.step_in_backward=True",)
+LEAST_MEMORY = "fp32, least memory"
 
 FP32 = Variant("fp32")
 
 VARIANTS = (
     FP32,
     Variant("fp32, checkpointing", CHECKPOINTING, tests=False),
+    Variant(LEAST_MEMORY, (*CHECKPOINTING, *IN_BACKWARD), tests=False),
     Variant("tf32", ("train.tf32=True",), "tf32", devices=("cuda",)),
     Variant("bf16", BF16, "bf16"),
     Variant("bf16, checkpointing", (*BF16, *CHECKPOINTING), "bf16", tests=False),
+    Variant("bf16, least memory", (*BF16, *CHECKPOINTING, *IN_BACKWARD), "bf16", tests=False),
     Variant("bf16, compiled", (*BF16, "train.compile=True"), "bf16", compiling_passes=4, devices=("cuda",)),
     Variant("fp16", ("train.precision=fp16",), "fp16", devices=("cuda",)),
 )

@@ -18,9 +18,10 @@ from envs.run import Run, ScoredEvaluation
 from envs.step_reports import StepReports
 from envs.steps import policy_step, training_mode, weight_step
 from envs.training import Progress, Training, attempt, saved_when_interrupted
+from envs.updates import Update, net_and_update
 from envs.weight_training import WeightTraining, train_weights
 from models.policy import Curriculum, Policy
-from models.replication import common_gates, common_noise, replicated
+from models.replication import common_gates, common_noise
 from models.shared_paths import Gates, all_blocks, decided
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.devices import derived_seed
@@ -85,7 +86,7 @@ class PolicyLearning(Training):
 
     Attributes:
         weight_steps, policy_steps: how many a period has of each.
-        net: the run's, as weight steps call it.
+        net, weight_update: the run's network as weight steps call it, and what they end with.
     """
 
     phase: ClassVar[str] = "policy"
@@ -93,6 +94,7 @@ class PolicyLearning(Training):
     weight_steps: int
     policy_steps: int
     net: nn.Module
+    weight_update: Update
     weight_optimiser: Optimizer
     weight_decay: StepDecay
     policy_optimiser: Optimizer
@@ -126,11 +128,13 @@ class PolicyLearning(Training):
         if settings.policy_decay_lr_freq is not None:
             decay = (settings.policy_decay_lr_freq, settings.policy_decay_lr_rate)
         taken = progress.weight_steps_taken(weight_steps)
+        soft = not settings.hard_sampling  # soft gates take a share of every block
+        net, weight_update = net_and_update(run.net, uses_all_weights=soft, in_backward=settings.step_in_backward)
         return cls(
             weight_steps,
             policy_steps,
-            # Soft gates take a share of every block.
-            replicated(run.net, uses_all_weights=not settings.hard_sampling),
+            net,
+            weight_update,
             optimisers["weights"],
             StepDecay(optimisers["weights"], heads=decay, backbone=decay, steps=taken),
             optimisers["policy"],
@@ -213,8 +217,8 @@ def take_weight_steps(run: Run, learning: PolicyLearning, batches: BatchStream) 
 
     def step(batch: Batch) -> dict[str, Tensor]:
         gates = draw_constant_gates(policy, progress.temperature, progress.num_open, hard)
-        optimiser, scaler = learning.weight_optimiser, learning.scaler
-        return weight_step(learning.net, gates, batch, run.tasks, run.loss_weights, optimiser, scaler)
+        optimiser, scaler, update = learning.weight_optimiser, learning.scaler, learning.weight_update
+        return weight_step(learning.net, gates, batch, run.tasks, run.loss_weights, optimiser, scaler, update)
 
     training_mode(run.net, run.fix_bn)
     for _ in period_iterations(run, learning, learning.weight_steps, "weights"):

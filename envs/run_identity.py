@@ -49,6 +49,7 @@ CHANGEABLE = frozenset(
                 "tf32",
                 "compile",
                 "checkpointing",
+                "step_in_backward",
                 "sync_bn",
                 "resume",
                 "retrain_resume",

@@ -14,7 +14,7 @@ from torch import Tensor
 from envs.batches import names_of
 from envs.losses import Batch
 from envs.run import Run, ScoredEvaluation
-from envs.steps import NotFinite, ScaledTooMuch
+from envs.updates import NotFinite, PartlyNotFinite, ScaledTooMuch
 from utils.checkpoint import load_checkpoint, save_checkpoint, save_latest
 from utils.distributed import all_gather, done_by_first
 from utils.errors import UserError
@@ -112,7 +112,7 @@ def saved_when_interrupted(run: Run, training: Training) -> Iterator[None]:
 def attempt(
     run: Run, progress: Progress, batch: Batch, step: Callable[[Batch], Mapping[str, Tensor]]
 ) -> Mapping[str, Tensor] | None:
-    """Take the step of the iteration that follows; None where it had to be left out, which is logged.
+    """Take the step of the iteration that follows; None where it, or a part of it, was left out, which is logged.
 
     Raises:
         UserError: `max_bad_steps` in a row were left out.
@@ -130,9 +130,10 @@ def attempt(
     except NotFinite as fault:
         progress.bad_steps += 1
         names = names_of_all(batch)
+        left_out = f"left out for {fault.num_weights} weights" if isinstance(fault, PartlyNotFinite) else "left out"
         run.logger.line("bad_step", progress.iteration, not_finite=fault.names, samples=names)
         run.logger.message(
-            f"iteration {progress.iteration}: left out, since {' and '.join(fault.names)} "
+            f"iteration {progress.iteration}: {left_out}, since {' and '.join(fault.names)} "
             f"{'is' if len(fault.names) == 1 else 'are'} not finite ({fault.names} of {', '.join(names)})"
         )
         if progress.bad_steps >= run.settings.max_bad_steps:

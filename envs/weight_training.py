@@ -14,7 +14,8 @@ from envs.run import Run
 from envs.step_reports import StepReports
 from envs.steps import training_mode, weight_step
 from envs.training import Progress, Training, attempt, saved_when_interrupted
-from models.replication import replicated, uses_all_weights
+from envs.updates import Update, net_and_update
+from models.replication import uses_all_weights
 from models.shared_paths import HardGates
 from utils.errors import UserError
 
@@ -25,12 +26,13 @@ class WeightTraining(Training):
 
     Attributes:
         phase: "warm-up", "training" (without a policy) or "retraining".
-        net: the run's, as weight steps call it.
+        net, update: the run's network as weight steps call it, and what they end with.
     """
 
     phase: str
     gates: HardGates
     net: nn.Module
+    update: Update
     optimiser: Optimizer
     decay: StepDecay
     scaler: GradScaler
@@ -54,8 +56,8 @@ class WeightTraining(Training):
             progress = restore(stopped, run, Progress, {"weights": optimiser}, scaler, {"weights": reports})
         backbone_decay = (settings.decay_lr_freq, settings.decay_lr_rate)
         decay = StepDecay(optimiser, settings.heads_decay_lr, backbone_decay, progress.iteration)
-        net = replicated(run.net, uses_all_weights=uses_all_weights(run.net, gates))
-        return cls(phase, gates, net, optimiser, decay, scaler, reports, progress)
+        net, update = net_and_update(run.net, uses_all_weights(run.net, gates), settings.step_in_backward)
+        return cls(phase, gates, net, update, optimiser, decay, scaler, reports, progress)
 
     def state(self, run: Run) -> dict[str, Any]:
         """Gates and all that training needs; `temp` is the release's name for the temperature."""
@@ -94,6 +96,7 @@ def train_weights(run: Run, training: WeightTraining, until: int, title: str, ke
         loss_weights=run.loss_weights,
         optimiser=training.optimiser,
         scaler=training.scaler,
+        update=training.update,
     )
     training_mode(run.net, run.fix_bn)
     with saved_when_interrupted(run, training):

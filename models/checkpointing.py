@@ -1,8 +1,9 @@
 """Activation checkpointing: less memory for more time (Chen et al., 2016).
 
 The backward pass needs what the forward pass computed. Here little of it is kept, and the rest is computed again when
-its turn comes, in two levels: of the blocks, sqrt(L) segments keep the features that they began with; computed again,
-the blocks of one segment keep their inputs; and of one block everything is there. Stem and heads keep their inputs.
+its turn comes, in two levels: of the blocks, about sqrt(2 L) segments keep the features that they began with; computed
+again, the blocks of one segment keep their inputs; and of one block everything is there. Stem and heads keep their
+inputs.
 Results are the same to the last bit, dropout's masks included. Where no gradient is asked for, nothing is kept anyway,
 and all is run plainly.
 """
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.blocks import ONE_TURN, GatedBlock, Turns
+from models.blocks import ONE_TURN, GatedBlock, IdentityShortcut, Turns
 from models.shared_paths import Gates, RunPaths
 
 Result = TypeVar("Result")
@@ -45,8 +46,15 @@ class CheckpointedBlock:
         self.is_new = is_new
 
     def skip(self, x: Tensor, turns: Turns = ONE_TURN) -> Tensor:
-        """As `GatedBlock.skip`: there is little to save."""
-        return self.block.skip(x, turns if self.is_new else turns.again())
+        """As `GatedBlock.skip`."""
+        counted = CountedOnce(self.is_new)
+
+        def skip(x: Tensor) -> Tensor:
+            return self.block.skip(x, turns if counted.begin() else turns.again())
+
+        if isinstance(self.block.shortcut, IdentityShortcut):
+            return skip(x)
+        return checkpointed(skip, x, preserve_rng_state=False)
 
     def execute(self, x: Tensor, skipped: Tensor, turns: Turns = ONE_TURN) -> Tensor:
         """As `GatedBlock.execute`."""
@@ -62,14 +70,26 @@ def checkpoint_blocks(run_paths: RunPaths) -> RunPaths:
     """The same way to run paths, over checkpointed blocks in checkpointed segments."""
 
     def run(blocks: Sequence[GatedBlock], features: dict[str, Tensor], gates: Gates) -> dict[str, Tensor]:
-        length = isqrt(len(blocks))
-        for first in range(0, len(blocks), length):
+        first = 0
+        for length in segment_lengths(len(blocks)):
             segment = slice(first, first + length)
             own_gates = {task: path[segment] for task, path in gates.items()}
             features = run_segment(run_paths, blocks[segment], features, own_gates)
+            first += length
         return features
 
     return run
+
+
+def segment_lengths(num_blocks: int) -> list[int]:
+    """From the first segment to the last: 5, 4, 3, 2, 1 for 15 blocks; what is over lengthens the first ones.
+
+    When a segment's turn comes, those before it keep their beginnings, and it keeps what each of its blocks begins
+    with: as much together for every segment, if each has one block less than the one before.
+    """
+    num_segments = (isqrt(8 * num_blocks + 1) - 1) // 2
+    over = num_blocks - num_segments * (num_segments + 1) // 2
+    return [num_segments - index + (index < over) for index in range(num_segments)]
 
 
 def run_segment(

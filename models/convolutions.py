@@ -89,15 +89,23 @@ def weight_gradient(gradient: Tensor, x: Tensor, dilation: int) -> Tensor:
     height, width = x.shape[2:]
     gradient, x = gradient.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)
     out_channels, in_channels = gradient.shape[3], x.shape[3]
-    of_weight = x.new_zeros(out_channels, 3, 3, in_channels)
+    of_weight = x.new_empty(out_channels, 3, 3, in_channels)
+    # One place for what all taps look at: memory that is new for each would cost more than the copies themselves.
+    of_outputs, inputs = gradient.new_empty(gradient.numel()), x.new_empty(x.numel())
     for row in range(3):
         out_rows, in_rows = inside(height, (row - 1) * dilation)
         for column in range(3):
             out_columns, in_columns = inside(width, (column - 1) * dilation)
-            of_outputs = gradient[:, out_rows, out_columns].reshape(-1, out_channels)
-            inputs = x[:, in_rows, in_columns].reshape(-1, in_channels)
-            of_weight[:, row, column] = of_outputs.T @ inputs
+            seen_from = as_matrix(gradient[:, out_rows, out_columns], of_outputs)
+            of_weight[:, row, column] = seen_from.T @ as_matrix(x[:, in_rows, in_columns], inputs)
     return of_weight.permute(0, 3, 1, 2)
+
+
+def as_matrix(pixels: Tensor, place: Tensor) -> Tensor:
+    """Pixels [N, H, W, C] as rows [N * H * W, C]; unless they are that in memory, copied to a place of their size."""
+    if not pixels.is_contiguous():
+        pixels = place[: pixels.numel()].view(pixels.shape).copy_(pixels)
+    return pixels.flatten(0, 2)
 
 
 def inside(length: int, offset: int) -> tuple[slice, slice]:

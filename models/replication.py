@@ -34,6 +34,13 @@ def replicated(net: MultiTaskNet, uses_all_weights: bool) -> nn.Module:
     return replica
 
 
+@torch.no_grad()
+def begin_alike(net: MultiTaskNet) -> None:
+    """Give the network of each process the first one's weights, logits and statistics, as `replicated` does."""
+    for value in (*net.parameters(), *net.buffers()):
+        value.copy_(as_in_first_process(value))
+
+
 def uses_all_weights(net: MultiTaskNet, gates: Gates) -> bool:
     """Whether each block is executed by a task; by every task, where they have BatchNorms of their own."""
     enough = all if net.task_bn else any

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.checkpointing import segment_lengths
 from models.multitask import MultiTaskNet, build_network
 from models.shared_paths import Gates
 
@@ -65,13 +66,30 @@ def test_less_is_kept_for_the_backward_pass() -> None:
     assert checkpointed < plain / 2
 
 
+def test_a_shortcut_that_projects_is_computed_again_as_blocks_are() -> None:
+    net, computed = network(checkpointing=True), []
+    net.backbone.blocks[2].shortcut.conv.register_forward_hook(lambda *_: computed.append(1))
+    net(torch.randn(2, 3, 64, 64), HARD)["depth"].sum().backward()
+    assert len(computed) == 3, "with its segment, then by itself"
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 3, 7, 8, 16, 33])
+def test_segments_hold_all_blocks_and_none_keeps_more_than_it_must(num_blocks: int) -> None:
+    lengths = segment_lengths(num_blocks)
+    assert sum(lengths) == num_blocks
+    assert min(lengths) > 0
+    kept = max(number + length for number, length in enumerate(lengths))
+    # So many beginnings and blocks at once, if each segment has one block less than the one before.
+    assert kept * (kept - 1) / 2 < num_blocks <= kept * (kept + 1) / 2
+
+
 def test_a_block_is_computed_again_in_the_backward_pass_alone() -> None:
     net, computed = network(checkpointing=True), []
     net.backbone.blocks[0].residual.register_forward_hook(lambda *_: computed.append(1))
     predictions = net(torch.randn(2, 3, 64, 64), HARD)
     assert len(computed) == 1
     predictions["depth"].sum().backward()
-    assert len(computed) == 2
+    assert len(computed) == 3, "with its segment, then by itself"
     with torch.no_grad():
         net(torch.randn(2, 3, 64, 64), HARD)
-    assert len(computed) == 3
+    assert len(computed) == 4

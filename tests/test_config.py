@@ -217,6 +217,14 @@ def test_only_nyu_v2_leaves_a_choice_of_normals():
     assert problem.startswith("dataload.normals, dataload.dataset: expected decoded for NYU_v2 alone")
 
 
+def test_float16_makes_no_steps_in_the_backward_pass():
+    (problem,) = problems_of(["train.step_in_backward=True", "train.precision=fp16"])
+    assert problem.startswith(
+        "train.step_in_backward, train.precision: expected fp32 or bf16 for steps in the backward"
+    )
+    assert load_config(TWO_TASKS, ["train.step_in_backward=True", "train.precision=bf16"]).train.step_in_backward
+
+
 def test_overrides_win_over_the_file_and_have_yamls_types():
     config = load_config(
         TWO_TASKS,

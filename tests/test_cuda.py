@@ -18,6 +18,7 @@ from envs.optimisers import loss_scaler, warm_up_optimiser
 from envs.steps import weight_step
 from envs.task_sets import build_tasks
 from envs.tasks import PROTOCOLS
+from envs.updates import Update, update_after_backward, update_in_backward
 from models.compiling import compile_parts
 from models.inference import prepare_for_inference
 from models.multitask import MultiTaskNet, build_network
@@ -91,6 +92,17 @@ def test_training_steps_with_checkpointing_are_the_same() -> None:
     assert losses_of_steps(network("dense", checkpointing=True).cuda(), "dense") == pytest.approx(exact, rel=1e-4)
 
 
+def test_training_steps_in_the_backward_pass_are_the_same_and_take_less_memory() -> None:
+    losses, peaks = {}, {}
+    for update in (update_after_backward, update_in_backward):
+        net = network("dense", backbone_width=64, checkpointing=True).cuda()
+        torch.cuda.reset_peak_memory_stats()
+        losses[update] = losses_of_steps(net, "dense", update)
+        peaks[update] = torch.cuda.max_memory_allocated()
+    assert losses[update_in_backward] == pytest.approx(losses[update_after_backward], rel=1e-4)
+    assert peaks[update_in_backward] < peaks[update_after_backward]
+
+
 def test_a_step_in_tf32_stays_close() -> None:
     exact = losses_of_steps(network("dense").cuda(), "dense")
     allow_tf32(True)
@@ -132,10 +144,7 @@ def network(kind: str, **options: Any) -> MultiTaskNet:
         kind=kind,
         backbone="VDCNN17" if kind == "text" else "ResNet18",
         num_outputs=NUM_OUTPUTS if kind == "dense" else DOMAINS,
-        backbone_width=8,
-        head_width=16,
-        num_words=30,
-        **options,
+        **{"backbone_width": 8, "head_width": 16, "num_words": 30} | options,
     )
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -149,7 +158,7 @@ def gates_of(kind: str) -> HardGates:
     return dict(zip(outputs, policies(7, len(outputs), 8), strict=True))
 
 
-def losses_of_steps(net: MultiTaskNet, kind: str) -> list[float]:
+def losses_of_steps(net: MultiTaskNet, kind: str, update: Update = update_after_backward) -> list[float]:
     """Of three training steps, where the network is."""
     outputs = NUM_OUTPUTS if kind == "dense" else DOMAINS
     tasks = build_tasks("NYU_v2" if kind == "dense" else "DomainNet", list(outputs), list(outputs.values()), "decoded")
@@ -158,7 +167,7 @@ def losses_of_steps(net: MultiTaskNet, kind: str) -> list[float]:
     weights = dict.fromkeys(outputs, 2.0)
 
     def step() -> float:
-        return weight_step(net, gates_of(kind), batch, tasks, weights, optimiser, scaler)["total"].item()
+        return weight_step(net, gates_of(kind), batch, tasks, weights, optimiser, scaler, update)["total"].item()
 
     return [settle(step) for _ in range(3)]
 

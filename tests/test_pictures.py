@@ -1,5 +1,7 @@
 """Pictures: what colours mean, and which files appear for predictions, with and without the truth."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,9 +17,10 @@ from envs.losses import IGNORED_CLASS, Batch
 from envs.pictures import picture_predictions
 from envs.task_sets import build_tasks
 from models.shared_paths import Gates, all_blocks
+from tests.script_runs import ROOT
 from utils.pictures import (
-    CLASS_COLOURS,
     RGB,
+    class_colours,
     class_picture,
     direction_picture,
     distance_picture,
@@ -45,7 +48,7 @@ def test_classes_have_colours_of_their_own_and_ignored_pixels_are_black() -> Non
     assert len({tuple(colour) for colour in row[:40].tolist()}) == 40
     assert row[40].tolist() == [0, 0, 0]
     assert (row[:40].max(axis=1) > 0).all(), "black is for ignored pixels alone"
-    np.testing.assert_array_equal(row[0], (255 * CLASS_COLOURS[0]).astype(np.uint8))
+    np.testing.assert_array_equal(row[0], (255 * class_colours()[0]).astype(np.uint8))
     np.testing.assert_array_equal(row[60 - 19], row[0], err_msg="colours repeat after 60")
 
 
@@ -157,7 +160,7 @@ def test_every_image_has_a_file_with_the_truth_above_the_predictions(tmp_path: P
     shape = (HEIGHT, WIDTH, 3)
     assert {picture.shape for row in (true, predicted) for picture in row.values() if picture is not None} == {shape}
     assert true["image"][0, 0].tolist() == [0, 0, 255]
-    colour = (255 * CLASS_COLOURS).astype(np.uint8)
+    colour = (255 * class_colours()).astype(np.uint8)
     np.testing.assert_array_equal(true["true semantic segmentation"][:, 1:], np.broadcast_to(colour[1], (16, 23, 3)))
     np.testing.assert_array_equal(predicted["semantic segmentation"], np.broadcast_to(colour[3], shape))
     assert true["true surface normals"][0, 1].tolist() == [128, 255, 128]
@@ -242,3 +245,9 @@ def test_ones_own_image_is_classified_by_every_head(tmp_path: Path, sheets: dict
 def test_texts_have_no_picture(tmp_path: Path) -> None:
     batch = {"text": {"real": torch.ones(1, 4)}, "name": {"real": ["a"]}, "real": torch.tensor([0])}
     assert picture_predictions(StubClassifier(), {"real": [1]}, [batch], DOMAINS, tmp_path, "test", {}) == []
+
+
+def test_training_begins_without_what_draws_pictures() -> None:
+    """It takes a third of a second to load."""
+    code = "import sys, train; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

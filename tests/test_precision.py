@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from envs.optimisers import loss_scaler, warm_up_optimiser
-from envs.steps import NotFinite, weight_step
+from envs.steps import weight_step
+from envs.updates import NotFinite
 from models.multitask import MultiTaskNet, build_network
 from tests.parity_inputs import seeded
 from tests.small_runs import ALL_BLOCKS, LOSS_WEIGHTS, TASKS

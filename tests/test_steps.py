@@ -10,7 +10,8 @@ from torch import nn
 from envs.data import Data
 from envs.losses import Mean
 from envs.optimisers import policy_optimiser, weight_optimiser
-from envs.steps import NotFinite, frozen, policy_step, training_mode, weight_step
+from envs.steps import frozen, policy_step, training_mode, weight_step
+from envs.updates import NotFinite
 from tests.small_runs import ALL_BLOCKS, LOSS_WEIGHTS, TASKS, small_data, small_net
 
 ONE = torch.tensor(1)

@@ -1,8 +1,8 @@
 """Tensors that several processes compute together. Where there is one process, each comes back as it is.
 
 Gradients: whatever a process computes from its part of a batch gets a gradient that is as many times too large as there
-are processes, and the mean of the processes' gradients is that of the whole. DistributedDataParallel takes this mean
-for the weights.
+are processes, and the mean of the processes' gradients is that of the whole. For the weights, DistributedDataParallel
+takes this mean, or `average_in_place`.
 """
 
 from collections.abc import Mapping
@@ -32,9 +32,17 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
     """The mean of all processes' tensors, in each of them; without gradient."""
     if num_processes() == 1:
         return tensor
-    total = tensor.clone()
-    dist.all_reduce(total)
-    return total / num_processes()
+    mean = tensor.clone()
+    average_in_place(mean)
+    return mean
+
+
+@torch.no_grad()
+def average_in_place(tensor: Tensor) -> None:
+    """Make a tensor the mean of all processes' tensors, whose values lie in memory in the same order."""
+    if num_processes() > 1:
+        dist.all_reduce(tensor)
+        tensor /= num_processes()
 
 
 @torch.no_grad()

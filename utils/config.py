@@ -145,6 +145,7 @@ class PartialTrainSection(Section):
     tf32: bool = False  # GPUs: let fp32 convolutions and products round their factors to 10 bits
     compile: bool = False  # compile blocks and heads with torch.compile
     checkpointing: bool = False  # compute activations again in the backward pass instead of keeping them
+    step_in_backward: bool = False  # weights learn while gradients are computed, of which few are in memory then
     sync_bn: bool = True  # several processes: BatchNorm statistics of the whole batch, as one process has them
 
 
@@ -308,6 +309,12 @@ def _check_pair(frequency: int | None, rate: float | None) -> str | None:
     return f"expected both or none of them, found {show(frequency)} and {show(rate)}"
 
 
+def _check_step_in_backward(step_in_backward: bool, precision: str) -> str | None:
+    if not step_in_backward or precision != "fp16":
+        return None
+    return "expected fp32 or bf16 for steps in the backward pass, since fp16 looks at all gradients first, found fp16"
+
+
 def _check_pretrained(imagenet_pretrain: bool, backbone: str, backbone_width: int) -> str | None:
     if not imagenet_pretrain or (backbone.startswith("ResNet") and backbone_width == 64):
         return None
@@ -340,6 +347,7 @@ CROSS_CHECKS = {
     ("train.warm_up_iters", "train.total_iters", "policy"): _check_warm_up,
     ("train.init_method", "init_neg_logits"): _check_all_chosen,
     ("dataload.crop_h", "dataload.crop_w"): _check_pair,
+    ("train.step_in_backward", "train.precision"): _check_step_in_backward,
     ("imagenet_pretrain", "backbone", "backbone_width"): _check_pretrained,
     ("imagenet_weights", "imagenet_pretrain"): _check_weights_file,
     ("dataload.small_res", "dataload.dataset"): _check_small_res,

@@ -1,24 +1,35 @@
-"""Arrays -> pictures that people can read: classes, normals, depth, keypoints and edges, policies, sheets of them."""
+"""Arrays -> pictures that people can read: classes, normals, depth, keypoints and edges, policies, sheets of them.
+
+matplotlib is imported when the first picture is drawn: training, which may never draw one, begins without it.
+"""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 
 from utils.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RGB = np.ndarray
 """uint8 [H, W, 3]."""
 
-CLASS_COLOURS = np.vstack([colormaps[name](range(20))[:, :3] for name in ("tab20", "tab20b", "tab20c")])
-"""Colours of the first 60 classes, which then repeat; float [60, 3] in 0..1."""
+
+@cache
+def class_colours() -> np.ndarray:
+    """Colours of the first 60 classes, which then repeat; float [60, 3] in 0..1."""
+    from matplotlib import colormaps
+
+    return np.vstack([colormaps[name](range(20))[:, :3] for name in ("tab20", "tab20b", "tab20c")])
 
 
 def class_picture(classes: np.ndarray, ignored: int) -> RGB:
     """Class numbers [H, W] -> colours; ignored pixels are black."""
-    colours = (255 * CLASS_COLOURS[classes % len(CLASS_COLOURS)]).astype(np.uint8)
+    colours = (255 * class_colours()[classes % len(class_colours())]).astype(np.uint8)
     return np.where((classes == ignored)[..., None], np.uint8(0), colours)
 
 
@@ -54,6 +65,8 @@ def inverse_distance_picture(inverses: np.ndarray, nearest: float) -> RGB:
 
 def _lit(brightness: np.ndarray, measured: np.ndarray) -> RGB:
     """Brightness [H, W], clipped to 0..1 -> colours from dark to bright; black where not measured."""
+    from matplotlib import colormaps
+
     colours = (255 * colormaps["inferno"](np.clip(brightness, 0, 1))[..., :3]).astype(np.uint8)
     return np.where(measured[..., None], colours, np.uint8(0))
 
@@ -68,7 +81,7 @@ def save_sheet(path: Path, rows: Sequence[Mapping[str, RGB | None]], title: str)
     """Save rows of pictures with a title over each, as a PNG; None leaves a place empty."""
     columns = max(len(row) for row in rows)
     height, width = next(iter(rows[0].values())).shape[:2]
-    figure = Figure(figsize=(2.6 * columns, 0.4 + len(rows) * (0.3 + 2.6 * height / width)), layout="constrained")
+    figure = new_figure(2.6 * columns, 0.4 + len(rows) * (0.3 + 2.6 * height / width))
     figure.suptitle(title, fontsize=9)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for axis in axes.flat:
@@ -78,13 +91,13 @@ def save_sheet(path: Path, rows: Sequence[Mapping[str, RGB | None]], title: str)
             axis.set_title(name, fontsize=8)
             if picture is not None:
                 axis.imshow(picture, interpolation="nearest")
-    _save(figure, path)
+    save_figure(path, figure)
 
 
 def save_shares(path: Path, shares: Mapping[str, Sequence[float]], title: str) -> None:
     """Save rows of numbers in [0, 1], one cell per block, as a PNG: dark cells are executed."""
     names, values = list(shares), np.array(list(shares.values()))
-    figure = Figure(figsize=(1.6 + 0.45 * values.shape[1], 1.2 + 0.45 * len(names)), layout="constrained")
+    figure = new_figure(1.6 + 0.45 * values.shape[1], 1.2 + 0.45 * len(names))
     axis = figure.subplots()
     axis.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -94,9 +107,17 @@ def save_shares(path: Path, shares: Mapping[str, Sequence[float]], title: str) -
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_xlabel("block", fontsize=8)
     axis.set_title(title, fontsize=9)
-    _save(figure, path)
+    save_figure(path, figure)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure, in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(path: Path, figure: "Figure") -> None:
+    """Save a figure as a PNG."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -10,10 +10,11 @@ from envs.losses import Batch
 from envs.optimisers import policy_optimiser, weight_optimiser
 from envs.steps import policy_step, training_mode, weight_step
 from envs.task_sets import build_tasks
+from envs.updates import net_and_update
 from models.blocks import SharedBatchNorm
 from models.compiling import compile_parts
 from models.multitask import MultiTaskNet, build_network
-from models.replication import common_gates, common_noise, replicated, uses_all_weights
+from models.replication import common_gates, common_noise, uses_all_weights
 from models.shared_paths import HardGates
 from models.synchronised import average_statistics, synchronise_norms
 from tests.distributed.pairs import Pair
@@ -95,6 +96,11 @@ def state_after_weight_step(kind: str, options: dict[str, Any]) -> dict[str, Any
     return state_after_weight_step_of(network(kind, **options), kind)
 
 
+def state_after_step_in_backward() -> dict[str, Any]:
+    """What a weight step leaves in which the weights are updated one by one."""
+    return state_after_weight_step_of(network("dense", checkpointing=True), "dense", in_backward=True)
+
+
 def state_after_compiled_step(backend: str | None) -> dict[str, Any]:
     """What a weight step without dropout leaves, of a network that is compiled unless the backend is None."""
     net = network("dense")
@@ -106,13 +112,14 @@ def state_after_compiled_step(backend: str | None) -> dict[str, Any]:
     return state_after_weight_step_of(net, "dense")
 
 
-def state_after_weight_step_of(net: MultiTaskNet, kind: str) -> dict[str, Any]:
+def state_after_weight_step_of(net: MultiTaskNet, kind: str, in_backward: bool = False) -> dict[str, Any]:
     """What a weight step of this network leaves."""
     training_mode(net, fix_bn=False)
     gates, weights = gates_of(net), dict.fromkeys(OUTPUTS[kind], 2.0)
-    replica = replicated(net, uses_all_weights(net, gates))
+    replica, update = net_and_update(net, uses_all_weights(net, gates), in_backward)
     torch.manual_seed(1)
-    losses = weight_step(replica, gates, batch_of(kind), tasks_of(kind), weights, weight_optimiser(net, 0.01, 0.01))
+    optimiser = weight_optimiser(net, 0.01, 0.01)
+    losses = weight_step(replica, gates, batch_of(kind), tasks_of(kind), weights, optimiser, update=update)
     return {
         "losses": losses,
         "gradients": {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None},
@@ -172,6 +179,31 @@ def test_a_weight_step_is_that_of_the_whole_batch(steps: list[dict[str, dict[str
     for of_process in both:
         close(of_process[step], alone[step])
     assert not alone[step]["gradients"].keys() >= dict(network("dense").named_parameters()).keys()
+
+
+def test_a_step_in_the_backward_pass_is_that_of_the_whole_batch(pair: Pair) -> None:
+    """Without gradients that are kept: the weights, which have learned, are what is compared."""
+    alone = state_after_weight_step("dense", {})
+    for of_process in pair.run(state_after_step_in_backward):
+        assert of_process["gradients"] == {}
+        close(of_process["state"], alone["state"])
+        close(of_process["losses"], alone["losses"])
+
+
+def state_from_different_weights(in_backward: bool) -> dict[str, Tensor]:
+    """What a network holds, which each process has initialised differently, when steps are to begin."""
+    net = network("dense")
+    for value in net.state_dict().values():
+        value += rank()
+    net_and_update(net, uses_all_weights=True, in_backward=in_backward)
+    return net.state_dict()
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+def test_all_begin_with_the_first_processs_weights_and_statistics(pair: Pair, in_backward: bool) -> None:
+    expected = network("dense").state_dict()
+    for of_process in pair.run(state_from_different_weights, in_backward):
+        torch.testing.assert_close(of_process, expected, rtol=0, atol=0)
 
 
 def test_a_compiled_step_is_that_of_the_whole_batch(pair: Pair) -> None:
