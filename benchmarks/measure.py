@@ -9,9 +9,9 @@ from statistics import median
 from typing import Any, TypeVar
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from envs.updates import NotFinite
+from utils.cost import count_operations
 from utils.progress import progress_bar
 
 Key = TypeVar("Key")
@@ -89,14 +89,7 @@ def settle(attempt: Callable[[], Outcome]) -> Outcome:
 
 def count_flops(one_pass: Pass) -> int:
     """Operations of matrix products and convolutions that a pass really executes; a product and a sum are two."""
-
-    def counted_pass() -> int:
-        counter = FlopCounterMode(display=False)
-        with counter:
-            one_pass()
-        return counter.get_total_flops()
-
-    return settle(counted_pass)
+    return settle(lambda: count_operations(one_pass))
 
 
 @dataclass(frozen=True)

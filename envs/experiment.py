@@ -36,7 +36,7 @@ from utils.config import TestingConfig, TrainingConfig, flat_settings
 from utils.errors import UserError
 from utils.interruption import Interruption
 from utils.logger import RunLogger
-from utils.memory import return_freed_memory
+from utils.memory import leave_out_triton, return_freed_memory
 
 BEST_CHOSEN_ON = {
     "test": "test data (the release's protocol; `dataload.validation: held_out` avoids it)",
@@ -61,6 +61,8 @@ def configured_network(config: TestingConfig, tasks: Mapping[str, Task]) -> Mult
         raise UserError("policy_model: instance-specific is not available in this version; choose task-specific.")
     if config.train.checkpointing:
         return_freed_memory()
+        if not torch.cuda.is_available():
+            leave_out_triton()
     net = build_network(
         kind=network_kind(config, tasks),
         backbone=config.backbone,

@@ -1,11 +1,14 @@
-"""Freed memory goes back to the system, where the C library can be told so."""
+"""Freed memory goes back to the system, where the C library can be told so; what no CPU needs is not loaded."""
 
 import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from utils.memory import leave_out_triton
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,3 +43,29 @@ def test_what_is_freed_between_what_is_kept_goes_back() -> None:
         left[way] = float(run.stdout)
     assert left["returned"] == pytest.approx(100, abs=10)
     assert min(left["as it is"], left["kept"]) > 150
+
+
+WITHOUT_TRITON = """
+import sys
+import torch
+import envs.cost_report, envs.experiment
+from utils.memory import leave_out_triton
+assert leave_out_triton()
+weights = torch.nn.Linear(3, 3)
+torch.optim.Adam(weights.parameters())
+assert "torch._dynamo" in sys.modules, "which is what loads it"
+x = torch.ones(2, 3)
+torch.testing.assert_close(torch.compile(weights, backend="aot_eager")(x), weights(x))
+assert not [name for name in sys.modules if name.startswith("triton.")]
+"""
+
+
+def test_pytorch_does_without_triton_where_it_is_left_out() -> None:
+    assert subprocess.run([sys.executable, "-c", WITHOUT_TRITON], cwd=ROOT, check=False).returncode == 0
+
+
+def test_what_has_been_loaded_is_not_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = ModuleType("triton")
+    monkeypatch.setitem(sys.modules, "triton", loaded)
+    assert not leave_out_triton()
+    assert sys.modules["triton"] is loaded

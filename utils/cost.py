@@ -1,6 +1,7 @@
 """What a forward pass costs: parameters that it touches, multiply-adds, time."""
 
 import copy
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from statistics import median
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from utils.modes import evaluation_mode
 
@@ -38,12 +38,23 @@ def measure_cost(shadow: nn.Module, forward: Callable[[nn.Module], object]) -> C
         used.update({id(parameter): parameter.numel() for parameter in part.parameters(recurse=False)})
 
     hooks = [part.register_forward_hook(remember) for part in shadow.modules()]
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        forward(shadow)
+    with torch.no_grad():
+        operations = count_operations(lambda: forward(shadow))
     for hook in hooks:
         hook.remove()
-    return Cost(parameters=sum(used.values()), multiply_adds=counter.get_total_flops() // 2)
+    return Cost(parameters=sum(used.values()), multiply_adds=operations // 2)
+
+
+def count_operations(run: Callable[[], object]) -> int:
+    """Operations of the matrix products and convolutions that are executed; a product and a sum are two."""
+    # Imported when it is needed, for it loads Triton (see `utils.memory`), or warns that it is missing.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with counter:
+        run()
+    return counter.get_total_flops()
 
 
 SLOW = 0.5

@@ -1,7 +1,8 @@
-"""What becomes of memory that tensors on the CPU no longer need."""
+"""Memory that a process on the CPU can do without: what tensors no longer need, and a compiler for GPUs."""
 
 import ctypes
 import platform
+import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """glibc's names: of the free memory at the end of the heap that goes back to the system, and of the size from which on
@@ -31,3 +32,15 @@ def return_freed_memory(at_once: bool = True) -> bool:
     size = LARGE if at_once else LARGEST
     # Twice as much for the heap's end, as glibc itself has it.
     return libc.mallopt(M_MMAP_THRESHOLD, size) == 1 and libc.mallopt(M_TRIM_THRESHOLD, 2 * size) == 1
+
+
+def leave_out_triton() -> bool:
+    """Let PyTorch believe that Triton, the compiler of GPU kernels, is not installed; for processes without a GPU.
+
+    PyTorch loads it with the first optimiser, whether anything is to be compiled or not, and it takes 70 MB. PyTorch's
+    builds for CPUs come without it, and without it compile for CPUs.
+
+    Returns: whether it is left out; not if it has been loaded already.
+    """
+    # So Python marks what cannot be imported.
+    return sys.modules.setdefault("triton", None) is None
