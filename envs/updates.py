@@ -121,14 +121,14 @@ def update_in_backward(
 
 
 def net_and_update(net: MultiTaskNet, uses_all_weights: bool, in_backward: bool) -> tuple[nn.Module, Update]:
-    """The network as steps call it that train its weights, and the update that they end with.
+    """The network as steps call it that train its weights, in all processes the first one's, and their update.
 
     Args:
         uses_all_weights: whether every step does, as `models.replication` wants to know.
         in_backward: whether weights are updated within the backward pass.
     """
+    begin_alike(net)
     if in_backward:
-        begin_alike(net)
         return net, update_in_backward
     return replicated(net, uses_all_weights), update_after_backward
 

@@ -36,9 +36,10 @@ def replicated(net: MultiTaskNet, uses_all_weights: bool) -> nn.Module:
 
 @torch.no_grad()
 def begin_alike(net: MultiTaskNet) -> None:
-    """Give the network of each process the first one's weights, logits and statistics, as `replicated` does."""
-    for value in (*net.parameters(), *net.buffers()):
-        value.copy_(as_in_first_process(value))
+    """Give the network of each process the first one's weights, logits and statistics."""
+    if num_processes() > 1:
+        for value in (*net.parameters(), *net.buffers()):
+            value.copy_(as_in_first_process(value))
 
 
 def uses_all_weights(net: MultiTaskNet, gates: Gates) -> bool:

@@ -166,16 +166,18 @@ def learn(folder: Path, data: Data, **settings: object) -> None:
 def test_training_with_steps_in_the_backward_pass_ends_with_the_same_weights(
     tmp_path: Path, data: Data, phase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entered = []
-    monkeypatch.setattr(updates, "begin_alike", lambda net: entered.append(net))
+    alone = []
+    step_alone = updates.step_alone
+    monkeypatch.setattr(updates, "step_alone", lambda *weight: (alone.append(weight), step_alone(*weight)))
     for in_backward in (True, False):
         folder = tmp_path / str(in_backward)
         if phase == "retraining":
             retrain(folder, data, 5, step_in_backward=in_backward)
         else:
             learn(folder, data, total_iters=6, step_in_backward=in_backward)
+        assert bool(alone) == in_backward
+        alone.clear()
     inside, after = (kept(tmp_path / name, "latest") for name in ("True", "False"))
-    assert len(entered) == 1
     assert same(inside["mtl-net"], after["mtl-net"])
     assert same(inside["optimisers"], after["optimisers"])
 
