@@ -29,7 +29,7 @@ class Progress:
         iteration: the last finished one.
         evaluated: the last evaluation.
         best: the best of those that may become `best`.
-        bad_steps: steps in a row, up to now, that were not taken because a loss or gradient was not finite.
+        bad_steps: steps in a row, up to now, that were left out, or some weights in them, since a value was not finite.
     """
 
     iteration: int = 0
