@@ -1,6 +1,10 @@
 """Peak memory of training steps and tests, each in a new process.
 
 A process keeps what memory it once had, so that in a common one the first contender would pay for all.
+
+What is compared is the memory that a process does not share: without the pages of library files, which lie in the
+system's cache, once for all processes, and are given up when memory is short. How many of them count as the process's
+own depends on how the files came into the cache: it has been 0.3 and 0.5 GB for the same packages on one machine.
 """
 
 import signal
@@ -23,20 +27,23 @@ from utils.progress import progress_bar
 
 STATUS = Path("/proc/self/status")
 
+MEASURES = ("peak", "own", "growth")
+"""Of a process's memory, from the whole to what the work adds."""
+
 
 def compare_memory(work: Work, contests: Sequence[Contest], device: torch.device, threads: int) -> Record:
     """Measure the peak memory of phases of a work.
 
     Returns:
         "work"; "peaks": one record for each phase and implementation, as `peak_memory` returns, with "of_baseline",
-        the shares of the baseline's peak and growth.
+        the shares of the baseline's "peak", "own" and "growth".
     """
     peaks = []
     for phase, ways in contests:
         bar = progress_bar(ways, f"memory: {phase.title}")
         of_phase = [peak_memory(work, way.name, phase, device, threads) for way in bar]
         for record in of_phase:
-            shares = {key: record[key] / of_phase[0][key] for key in ("peak", "growth")}
+            shares = {key: record[key] / of_phase[0][key] for key in MEASURES}
             peaks.append({**record, "of_baseline": shares})
     return {"work": describe_work(work), "peaks": peaks}
 
@@ -48,9 +55,9 @@ def peak_memory(work: Work, name: str, phase: Phase, device: torch.device, threa
         name: of the implementation.
 
     Returns:
-        "phase", "num_open", "title", "implementation"; "images" of a step; "peak", of the whole process; "growth",
-        without what it had after the same work on a tiny network: the libraries, and what they load when they are first
-        used. On a GPU both are what was allocated for tensors.
+        "phase", "num_open", "title", "implementation"; "images" of a step; "peak", of the whole process; "own", without
+        the pages of files; "growth", without what it had after the same work on a tiny network: the libraries, and what
+        they load when they are first used. On a GPU all are what was allocated for tensors.
 
     Raises:
         UserError: the process was ended, or the system does not tell.
@@ -70,15 +77,17 @@ def peak_memory(work: Work, name: str, phase: Phase, device: torch.device, threa
 
 
 def take_two_passes(work: Work, name: str, phase: Phase, device: torch.device, threads: int) -> dict[str, int]:
-    """In a new process: build, pass twice (the optimiser has its state then); returns "peak" and "growth"."""
+    """In a new process: build, pass twice (the optimiser has its state then); returns `MEASURES`."""
     torch.set_num_threads(threads)
     way = IMPLEMENTATIONS[name]
     small = (f"dataload.crop_h={TINY_SIZE}", f"dataload.crop_w={TINY_SIZE}")
     pass_twice(Bench(work.with_values(*TINY_NETWORK, *small), way, device), phase)
     before = 0 if device.type == "cuda" else process_memory("VmRSS")
     pass_twice(Bench(work, way, device), phase)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_memory("VmHWM")
-    return {"peak": peak, "growth": peak - before}
+    if device.type == "cuda":
+        return dict.fromkeys(MEASURES, torch.cuda.max_memory_allocated(device))
+    peak = process_memory("VmHWM")
+    return {"peak": peak, "own": peak - process_memory("RssFile"), "growth": peak - before}
 
 
 def pass_twice(bench: Bench, phase: Phase) -> None:
@@ -89,7 +98,7 @@ def pass_twice(bench: Bench, phase: Phase) -> None:
 
 
 def process_memory(key: str) -> int:
-    """Bytes of this process in memory: "VmRSS" now, "VmHWM" at most since it began.
+    """Bytes of this process in memory: "VmRSS" now, "RssFile" those of files; "VmHWM" at most since it began.
 
     Raises:
         UserError: there is no /proc, as outside of Linux.

@@ -16,7 +16,7 @@ from benchmarks.variants import LEAST_MEMORY
 Results = dict[str, Any]
 """Part of the benchmark -> what it returned; parts that were not measured are absent. "format" is `FORMAT`."""
 
-FORMAT = 4
+FORMAT = 5
 """Another number for every change after which older files cannot be read."""
 
 
@@ -80,7 +80,7 @@ def peak_share(results: Results, key: str) -> Figure | None:
     """The peak memory of a retraining step that takes the least, as a share of the baseline's.
 
     Args:
-        key: "peak", of the whole process, or "growth", without what it had before the network was built.
+        key: of `memory.MEASURES`.
     """
     measured = results.get("memory", {"peaks": []})
     for peak in measured["peaks"]:
@@ -166,7 +166,7 @@ PROMISES = {
         ),
         *(
             Promise(f"{LEAST_MEMORY}, peak of {of_what}", 0.6, partial(peak_share, key=key), at_most=True)
-            for key, of_what in (("peak", "the process"), ("growth", "the process without libraries"))
+            for key, of_what in (("own", "the process's own memory"), ("growth", "what the work adds"))
         ),
         Promise("bf16, test", 4.0, partial(step_speed, phase="test", implementation="bf16")),
         Promise("bf16, retraining step", 2.4, partial(step_speed, phase="retraining", implementation="bf16")),

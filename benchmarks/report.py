@@ -7,6 +7,7 @@ from statistics import fmean, median
 
 from benchmarks.comparison import Record
 from benchmarks.loading import loading_tables
+from benchmarks.memory import MEASURES
 from benchmarks.promises import FORMAT, PROMISES, Figure, Results, ratio_figure
 from benchmarks.tables import cell, markdown_table
 from utils.errors import UserError, exit_on_user_error
@@ -136,13 +137,12 @@ def memory_table(peaks: Sequence[Record]) -> str:
             peak["title"],
             peak["images"],
             peak["implementation"],
-            peak["peak"] / 1e9,
-            peak["growth"] / 1e9,
-            *(f"{peak['of_baseline'][key]:.2f}x" for key in ("peak", "growth")),
+            *(value for key in MEASURES for value in (peak[key] / 1e9, f"{peak['of_baseline'][key]:.2f}x")),
         ]
         for peak in peaks
     ]
-    header = ["phase", "images", "", "peak in GB", "growth in GB", "of the baseline's peak", "growth"]
+    titles = ("whole process, GB", "its own memory, GB", "what the work adds, GB")
+    header = ["phase", "images", "", *(text for title in titles for text in (title, "of the baseline's"))]
     return markdown_table(header, rows)
 
 
