@@ -17,16 +17,17 @@ from models.compiling import compile_parts
 from models.heads import LastConv
 from models.multitask import MultiTaskNet
 from models.shared_paths import HardGates, run_shared_paths
-from models.winograd import WinogradConv, has_winograd_form, is_winograd_faster
+from models.winograd import Place, WinogradConv, has_winograd_form, is_winograd_faster
 
 
 def prepare_for_inference(net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
-    """A copy of the network to be called with these gates, or those of some of the tasks, in evaluation mode.
+    """The network to be called with these gates, or those of some of the tasks, in evaluation mode.
 
+    Weights that stay as they are, most of them in the heads, are not copied: it is of use until the network learns on.
     It is compiled if the network is, but then without Winograd's convolutions: their choice by size would be compiled
     anew for every size. It is not for torch's meta device, where nothing is rounded.
     """
-    prepared = deepcopy(net).eval().requires_grad_(False)
+    prepared = deepcopy(net, same_weights(net)).eval()
     drop_dead_blocks(prepared, gates)
     fold_batch_norms(prepared)
     if net.precision != torch.float32:
@@ -37,6 +38,11 @@ def prepare_for_inference(net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
     elif net.precision == torch.float32 and next(net.parameters()).device.type == "cpu":
         use_winograd(prepared)
     return prepared
+
+
+def same_weights(net: MultiTaskNet) -> dict[int, nn.Parameter]:
+    """For `deepcopy`: parameters that ask for no gradients, and whose values lie where the network's do."""
+    return {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in net.parameters()}
 
 
 def drop_dead_blocks(net: MultiTaskNet, gates: HardGates) -> None:
@@ -77,25 +83,28 @@ def round_weights(net: MultiTaskNet) -> None:
 class FasterConv(nn.Module):
     """A convolution, and on the CPU its Winograd form once an input has a size at which that has less to do."""
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, places: tuple[Place, Place]) -> None:
         super().__init__()
         self.conv = conv
+        self.places = places
         self.winograd: WinogradConv | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H, W]."""
-        if x.device.type != "cpu" or not is_winograd_faster(self.conv, *x.shape[2:]):
+        if x.device.type != "cpu" or x.requires_grad or not is_winograd_faster(self.conv, *x.shape[2:]):
             return self.conv(x)
         if self.winograd is None:
             # Only where it is used: its kernels take four times the memory.
             with torch.inference_mode(False), torch.no_grad():  # which they outlive
-                self.winograd = WinogradConv(self.conv)
+                self.winograd = WinogradConv(self.conv, self.places)
         return self.winograd(x)
 
 
 def use_winograd(net: nn.Module) -> None:
     """Let every 3x3 convolution that keeps the size be Winograd's where that pays."""
+    precision = next(net.parameters()).dtype
+    places = Place(precision), Place(precision)
     for module in list(net.modules()):
         for name, conv in list(module.named_children()):
             if isinstance(conv, nn.Conv2d) and has_winograd_form(conv):
-                setattr(module, name, FasterConv(conv))
+                setattr(module, name, FasterConv(conv, places))

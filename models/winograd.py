@@ -8,6 +8,8 @@ Inference on a CPU uses it: there, dense convolutions run at the speed of matrix
 that is left to gain. Results differ from a plain convolution's by some 1e-5 of the largest output.
 """
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,8 +45,8 @@ OUTPUT_TRANSFORM = (
     (0, 1, -1, 8, -8, 1),
 )
 
-COST_OF_TRANSFORMING = 100
-COST_OF_READING = 30
+COST_OF_TRANSFORMING = 60
+COST_OF_READING = 10
 """Of a number that is transformed, and of a weight that is read, in multiply-adds: those wait for no memory."""
 
 
@@ -59,15 +61,35 @@ def num_tiles(length: int, dilation: int) -> int:
     return -(-length // (TILE * dilation))
 
 
+class Place:
+    """Memory for one intermediate result after another.
+
+    New memory for each would cost more than filling it: the system clears it and hands it over page by page.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.memory = torch.empty(0, dtype=dtype)
+
+    def take(self, *shape: int) -> Tensor:
+        """A tensor of this shape, of any content; what was here before is lost."""
+        size = prod(shape)
+        if self.memory.numel() < size:
+            with torch.inference_mode(False):  # which it outlives
+                self.memory = self.memory.new_empty(size)
+        return self.memory[:size].view(shape)
+
+
 class WinogradConv(nn.Module):
-    """A 3x3 convolution that keeps the size, with fixed weights: for inference.
+    """A 3x3 convolution that keeps the size, with fixed weights: for inference, by one thread at a time.
 
     Args:
         conv: the convolution to stand for, one that `has_winograd_form`.
+        places: for intermediate results, in its precision; other convolutions may have the same.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, places: tuple[Place, Place]) -> None:
         super().__init__()
+        self.places = places
         (self.dilation, _) = conv.dilation
         out_channels, in_channels = conv.weight.shape[:2]
         taps = conv.weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
@@ -85,14 +107,20 @@ class WinogradConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H, W], in channels-last memory."""
         (num, in_channels, height, width), d = x.shape, self.dilation
+        out_channels = self.kernels.shape[2]
         rows, columns = num_tiles(height, d), num_tiles(width, d)
-        windows = self.input_transform @ tile_windows(x, d, rows, columns).reshape(WINDOW * WINDOW, -1)
-        products = torch.bmm(windows.view(WINDOW * WINDOW, -1, in_channels), self.kernels)
-        tiles = self.output_transform @ products.view(WINDOW * WINDOW, -1)
+        here, there = self.places
+        seen = tile_windows(x, d, rows, columns)
+        seen = here.take(*seen.shape).copy_(seen).view(WINDOW**2, -1)
+        windows = torch.mm(self.input_transform, seen, out=there.take(*seen.shape)).view(WINDOW**2, -1, in_channels)
+        products = torch.bmm(windows, self.kernels, out=here.take(*windows.shape[:2], out_channels))
+        products = products.view(WINDOW**2, -1)
+        tiles = torch.mm(self.output_transform, products, out=there.take(TILE**2, products.shape[1]))
         # [row in tile, column in tile, N, tile row, shift, tile column, shift, O] -> [N, rows, columns, O].
         tiles = tiles.view(TILE, TILE, num, rows, d, columns, d, -1).permute(2, 3, 0, 4, 5, 1, 6, 7)
-        output = tiles.reshape(num, rows * TILE * d, columns * TILE * d, -1)[:, :height, :width]
-        return (output if self.bias is None else output + self.bias).permute(0, 3, 1, 2)
+        output = here.take(*tiles.shape).copy_(tiles).view(num, rows * TILE * d, columns * TILE * d, -1)
+        output = output[:, :height, :width]
+        return (output.clone() if self.bias is None else output + self.bias).permute(0, 3, 1, 2)
 
 
 def tile_windows(x: Tensor, dilation: int, rows: int, columns: int) -> Tensor:

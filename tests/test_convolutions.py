@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.convolutions import DilatedConv, PointwiseConv
-from models.winograd import WinogradConv, is_winograd_faster, needed_taps
+from models.winograd import Place, WinogradConv, is_winograd_faster, needed_taps
 
 SIZES_AND_DILATIONS = [(9, 7, 2), (9, 7, 6), (5, 6, 12), (1, 8, 3)]
 """Taps that see something everywhere, at some places, and nowhere; maps that a tile does not fit."""
@@ -53,13 +53,15 @@ def test_a_pointwise_convolution_is_the_librarys() -> None:
         torch.testing.assert_close(ours, librarys)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("height", "width", "dilation"), [*SIZES_AND_DILATIONS, (17, 30, 1), (29, 21, 4)])
 def test_winograds_convolution_is_the_librarys(height: int, width: int, dilation: int, bias: bool) -> None:
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(4, 5, 3, padding=dilation, dilation=dilation, bias=bias).double()
     x = inputs(height, width)
-    torch.testing.assert_close(WinogradConv(conv)(x), conv(x), rtol=0, atol=1e-12)
+    places = Place(torch.float64), Place(torch.float64)
+    torch.testing.assert_close(WinogradConv(conv, places)(x), conv(x), rtol=0, atol=1e-12)
 
 
 def test_winograds_convolution_is_exact_to_a_few_digits_less_in_float32() -> None:
@@ -67,8 +69,21 @@ def test_winograds_convolution_is_exact_to_a_few_digits_less_in_float32() -> Non
     conv = torch.nn.Conv2d(256, 64, 3, padding=2, dilation=2, bias=False)
     x = torch.randn(1, 256, 24, 24).relu()
     exact = conv.double()(x.double())
-    fast = WinogradConv(conv.float())(x)
+    fast = WinogradConv(conv.float(), (Place(), Place()))(x)
     assert 1e-8 < (fast - exact).abs().max() / exact.abs().max() < 3e-5
+
+
+@torch.inference_mode()
+def test_winograds_convolutions_can_share_the_places_of_intermediate_results() -> None:
+    torch.manual_seed(0)
+    places = Place(), Place()
+    first, second = (torch.nn.Conv2d(4, 5, 3, padding=d, dilation=d, bias=d == 2) for d in (1, 2))
+    small, large = torch.randn(1, 4, 8, 8), torch.randn(2, 4, 15, 10)
+    of_first, of_second = WinogradConv(first, places), WinogradConv(second, places)
+    results = [of_second(large), of_first(small), of_second(small), of_first(large)]
+    expected = [second(large), first(small), second(small), first(large)]
+    for ours, librarys in zip(results, expected, strict=True):  # after all were made, so that none may have been lost
+        torch.testing.assert_close(ours, librarys, rtol=0, atol=1e-5)
 
 
 def test_needed_taps_are_those_that_see_no_padding() -> None:

@@ -77,21 +77,34 @@ def test_tasks_with_inputs_of_their_own_share_batches_but_not_predictions(kind: 
     assert batches[:5] == [3, 1, 2, 3, 2]
 
 
-def test_batch_norms_and_dead_blocks_are_gone_and_the_network_is_as_it_was() -> None:
-    net = network()
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batch_norms_and_dead_blocks_are_gone_and_the_network_is_as_it_was(precision: str) -> None:
+    net = network(precision=precision)
     before, training = {key: value.clone() for key, value in net.state_dict().items()}, net.training
     prepared = prepare_for_inference(net, GATES)
     assert not any(isinstance(module, SharedBatchNorm) for module in prepared.modules())
     assert [index for index, block in enumerate(prepared.backbone.blocks) if not hasattr(block, "residual")] == [2, 4]
     assert net.training == training
+    assert all(weight.requires_grad for weight in net.parameters())
+    assert not any(weight.requires_grad for weight in prepared.parameters())
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(value.dtype == before[key].dtype for key, value in net.state_dict().items())
 
 
+def test_weights_that_stay_as_they_are_are_not_copied() -> None:
+    def places(net: MultiTaskNet) -> set[int]:
+        return {weight.data_ptr() for weight in net.heads.parameters()}
+
+    net = network()
+    assert places(prepare_for_inference(net, GATES)) == places(net)
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.float64])
 @torch.inference_mode()
-def test_wide_convolutions_become_winograds_on_maps_of_a_size_that_pays() -> None:
-    net = network(width=64).eval()
+def test_wide_convolutions_become_winograds_on_maps_of_a_size_that_pays(weights: torch.dtype) -> None:
+    net = network(width=64).eval().to(weights)
     prepared = prepare_for_inference(net, GATES)
-    seen = 50 * torch.randn(1, 3, 224, 224)
+    seen = 50 * torch.randn(1, 3, 224, 224, dtype=weights)
     expected, predictions = net(seen, GATES), prepared(seen, GATES)
     used = [module for module in prepared.modules() if isinstance(module, WinogradConv)]
     convolutions = [module for module in prepared.modules() if isinstance(module, FasterConv)]
