@@ -12,6 +12,8 @@ from itertools import chain
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.convolutions import SubsamplingConv
+
 
 @dataclass(frozen=True)
 class Turns:
@@ -133,7 +135,7 @@ class Bottleneck(nn.Module):
         self, in_channels: int, channels: int, stride: int = 1, dilation: int = 1, norm: Norm = SharedBatchNorm
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
+        self.conv1 = SubsamplingConv(in_channels, channels, stride)
         self.bn1 = norm(channels)
         self.conv2 = conv3x3(channels, channels, dilation=dilation)
         self.bn2 = norm(channels)

@@ -1,6 +1,6 @@
-"""The convolutions of the heads, as matrix products where those are faster.
+"""Convolutions that compute what `nn.Conv2d` computes, and bear its parameters, where its own way is slow or unsafe.
 
-They compute what `nn.Conv2d` computes and bear its parameters. A head sees a small map through a wide window: with a
+Those of the heads are matrix products where these are faster. A head sees a small map through a wide window: with a
 dilation of 24 and a map of 29x29, most of the nine taps of the kernel look beyond the border almost everywhere. CPU
 libraries know how to leave that out of the output and of the gradient of the input, but not of the gradient of the
 weights, where it costs up to eight times as much as what is needed.
@@ -24,6 +24,22 @@ class PointwiseConv(nn.Conv2d):
         # In the order of channels-last memory, so that the gradient has the weights' strides: it need not be copied.
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
         return F.linear(x.permute(0, 2, 3, 1), weight, self.bias).permute(0, 3, 1, 2)
+
+
+class SubsamplingConv(nn.Conv2d):
+    """Convolution of kernel size 1 without bias, of every `stride`-th row and column: the others are left out first.
+
+    In PyTorch 2.15 the library's own, on CPUs without AVX-512, writes the gradient of fewer than 8 input channels
+    beyond its memory.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels, H, W] -> [N, out_channels, H/stride, W/stride], rounded up."""
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
 
 
 class DilatedConv(nn.Conv2d):

@@ -21,6 +21,7 @@ from models.blocks import (
     SharedBatchNorm,
     Turns,
 )
+from models.convolutions import SubsamplingConv
 from utils.precision import at_least_float32
 
 
@@ -84,7 +85,7 @@ class ResNet(nn.Module):
                 block_stride = stride if first else 1
                 shortcut: nn.Module = IdentityShortcut()
                 if first and (stride != 1 or in_channels != out_channels or dilation != 1):
-                    conv = nn.Conv2d(in_channels, out_channels, 1, stride=block_stride, bias=False)
+                    conv = SubsamplingConv(in_channels, out_channels, block_stride)
                     shortcut = ProjectionShortcut(conv, norm)
                 self.blocks.append(
                     GatedBlock(layout.block(in_channels, channels, block_stride, dilation, norm), shortcut)

@@ -1,11 +1,11 @@
-"""The heads' convolutions equal PyTorch's, in values and gradients."""
+"""Our convolutions equal PyTorch's, in values and gradients."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.convolutions import DilatedConv, PointwiseConv
+from models.convolutions import DilatedConv, PointwiseConv, SubsamplingConv
 from models.winograd import Place, WinogradConv, is_winograd_faster, needed_taps
 
 SIZES_AND_DILATIONS = [(9, 7, 2), (9, 7, 6), (5, 6, 12), (1, 8, 3)]
@@ -50,6 +50,22 @@ def test_a_pointwise_convolution_is_the_librarys() -> None:
     expected = F.conv2d(x, conv.weight, conv.bias)
     torch.testing.assert_close(conv(x), expected)
     for ours, librarys in zip(gradients(conv(x), of), gradients(expected, of), strict=True):
+        torch.testing.assert_close(ours, librarys)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("height", "width", "stride"), [(8, 12, 2), (7, 5, 2), (1, 3, 2), (4, 6, 1), (7, 7, 3)])
+def test_a_subsampling_convolution_is_the_librarys(
+    height: int, width: int, stride: int, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    conv = SubsamplingConv(4, 3, stride).double().to(memory_format=layout)
+    x = inputs(height, width)
+    of = [x, conv.weight]
+    expected = F.conv2d(x, conv.weight, stride=stride)
+    actual = conv(x.to(memory_format=layout))
+    torch.testing.assert_close(actual, expected)
+    for ours, librarys in zip(gradients(actual, of), gradients(expected, of), strict=True):
         torch.testing.assert_close(ours, librarys)
 
 
