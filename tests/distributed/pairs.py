@@ -5,10 +5,12 @@ import multiprocessing
 import os
 import pickle
 import runpy
+import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ from tests.script_runs import ROOT
 from utils import distributed
 from utils.distributed import joined_processes
 
-PATIENCE = 60
-"""Seconds after which they hang, however slow the machine."""
+PATIENCE = 300
+"""Seconds after which they hang, however slow the machine, and whatever else it does."""
 
 
 class Pair:
@@ -39,7 +41,8 @@ class Pair:
 
     def __exit__(self, *exception: object) -> None:
         for process in self._processes:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and its forks
             process.join()
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -64,7 +67,11 @@ class Pair:
             port = probe.getsockname()[1]
         for connection in self._connections:
             connection.send((port, work, arguments))
-        assert all(connection.poll(PATIENCE) for connection in self._connections), "they hang"
+        if not all(connection.poll(PATIENCE) for connection in self._connections):
+            # Others shall not receive what these may answer yet.
+            self.__exit__()
+            self.__enter__()
+            raise AssertionError("they hang")
         return [pickle.loads(connection.recv_bytes()) for connection in self._connections]
 
 
@@ -74,6 +81,7 @@ class _Failure:
 
 
 def _serve(rank: int, connection: Connection) -> None:
+    os.setpgrp()
     torch.set_num_threads(1)
     distributed.LINGERING = 0.2
     importlib.import_module("torch._dynamo")  # DistributedDataParallel needs it: once, not in every fork

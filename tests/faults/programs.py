@@ -26,7 +26,7 @@ from dataloaders.loading import BatchLoader, Key, PassBatchSampler, build_loader
 from utils.errors import exit_on_user_error
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60
+PATIENCE = 300
 """Seconds after which a program hangs, however slow the machine."""
 
 SAMPLES_PER_BATCH = 4
