@@ -4,7 +4,7 @@ Writes the results as JSON after each part, prints their tables, and draws the g
 """
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.growth import over_processes, over_workers
-from benchmarks.machine import at_its_best, describe_machine
+from benchmarks.machine import at_its_best, describe_machine, slow_rates
 from benchmarks.picture import draw_growth
 from benchmarks.promises import FORMAT, Results
 from benchmarks.report import format_report
@@ -91,12 +91,10 @@ def main(arguments: list[str] | None = None) -> None:
         date = datetime.now().strftime("%Y-%m-%d-%H%M")
         out = output_file(options.out, date)
         torch.set_num_threads(settings.threads)
-        results: Results = {
-            "format": FORMAT,
-            "date": date,
-            "repeats": settings.repeats,
-            "machine": describe_machine(settings),
-        }
+        machine = describe_machine(settings)
+        if not settings.tiny:  # where rates mean nothing
+            settings = replace(settings, slow_rates=slow_rates(machine))
+        results: Results = {"format": FORMAT, "date": date, "repeats": settings.repeats, "machine": machine}
         for name in options.only or SUITES:
             results[name] = SUITES[name](settings)
             results["machine"] = at_its_best(results["machine"], describe_machine(settings))

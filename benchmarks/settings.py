@@ -14,6 +14,8 @@ class Settings:
         threads: of a CPU.
         batch_size, size: images of a training step, and their height and width in pixels.
         tiny: narrow networks and small images. A trial of the benchmark itself, whose figures mean nothing.
+        slow_rates: precisions in which this machine multiplies more slowly than in float32, as CPUs do that emulate
+            bfloat16, a hundred times slower: steps in these would take hours, and are left out.
     """
 
     device: torch.device
@@ -22,6 +24,7 @@ class Settings:
     batch_size: int
     size: int
     tiny: bool = False
+    slow_rates: tuple[str, ...] = ()
 
 
 IMAGES = {"cpu": (2, 224), "cuda": (16, 321)}

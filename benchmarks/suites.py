@@ -16,7 +16,7 @@ from benchmarks.metrics import compare_metrics
 from benchmarks.phases import Phase
 from benchmarks.processes import compare_processes
 from benchmarks.settings import IMAGES, Settings
-from benchmarks.variants import BASELINE, FP32, baselines, on_device
+from benchmarks.variants import BASELINE, FP32, baselines, measured_variants
 from benchmarks.work import HEADLINE, OTHERS, paper_work
 
 NUM_NETWORKS = 4
@@ -31,7 +31,7 @@ def headline(settings: Settings) -> Record:
     work = paper_work(HEADLINE, settings)
     contests = [
         (Phase("test"), testers(settings)),
-        (Phase("retraining"), [*baselines(settings.device), *on_device(settings.device)]),
+        (Phase("retraining"), [*baselines(settings.device), *measured_variants(settings)]),
         (Phase("heads"), testers(settings)),
         (Phase("warm-up"), learners(settings)),
         *openings(turning_points(work), settings),
@@ -62,7 +62,7 @@ def learners(settings: Settings) -> list[Implementation]:
 
 def testers(settings: Settings) -> list[Implementation]:
     """Who is compared where no memory is kept for a backward pass, or where that is of no interest."""
-    variants = [variant for variant in on_device(settings.device) if variant.tests]
+    variants = [variant for variant in measured_variants(settings) if variant.tests]
     return [*baselines(settings.device), *variants]
 
 
@@ -73,7 +73,7 @@ def memory(settings: Settings) -> Record:
     """
     work = paper_work(HEADLINE, settings)
     twice = work.with_values(f"train.batch_size={2 * settings.batch_size}")
-    retraining = (Phase("retraining"), [*baselines(settings.device), *on_device(settings.device)])
+    retraining = (Phase("retraining"), [*baselines(settings.device), *measured_variants(settings)])
     others = [Phase("warm-up"), Phase("weights", work.num_blocks), Phase("policy", work.num_blocks), Phase("test")]
     contests = [retraining, *((phase, [BASELINE, FP32]) for phase in others)]
     measured = compare_memory(work, contests, settings.device, settings.threads)

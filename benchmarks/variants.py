@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from benchmarks.baseline import Baseline
 from benchmarks.implementation import LEARNING_RATE, Implementation, Training
+from benchmarks.settings import Settings
 from benchmarks.work import Work, seed_weights
 from envs.experiment import configured_network
 from envs.optimisers import loss_scaler, policy_optimiser, warm_up_optimiser, weight_optimiser
@@ -114,6 +115,10 @@ def baselines(device: torch.device) -> list[Baseline]:
     return [BASELINE] if device.type == "cpu" else [BASELINE, BASELINE_TF32]
 
 
-def on_device(device: torch.device) -> list[Variant]:
-    """The variants that are measured on a device."""
-    return [variant for variant in VARIANTS if device.type in variant.devices]
+def measured_variants(settings: Settings) -> list[Variant]:
+    """Those that are measured on the settings' device."""
+    return [
+        variant
+        for variant in VARIANTS
+        if settings.device.type in variant.devices and variant.rate not in settings.slow_rates
+    ]

@@ -1,6 +1,7 @@
 """The benchmark: it compares the same work, counts and averages rightly, and says what it has found."""
 
 import json
+from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from benchmarks import growth, processes, report, run, suites
 from benchmarks.agreement import agreements
 from benchmarks.baseline import TaskByTaskNet
 from benchmarks.curriculum import curriculum_averages, turning_points
-from benchmarks.machine import at_its_best
+from benchmarks.machine import at_its_best, slow_rates
 from benchmarks.measure import Stopwatch, count_flops, interleave, settle, times_faster
 from benchmarks.memory import peak_memory, process_memory
 from benchmarks.phases import Bench, Phase
 from benchmarks.picture import draw_growth
 from benchmarks.settings import Settings
-from benchmarks.variants import BASELINE, FP32, on_device
+from benchmarks.variants import BASELINE, FP32, measured_variants
 from benchmarks.work import HEADLINE, OTHERS, Work, paper_work
 from envs.steps import task_losses
 from envs.updates import NotFinite, weighted_sum
@@ -233,7 +234,7 @@ def test_a_curriculum_is_averaged_over_every_number_of_open_blocks() -> None:
 
 def test_results_hold_every_phase_of_every_implementation(headline: Path) -> None:
     steps = steps_of(headline)
-    on_cpu = ["baseline", *(variant.name for variant in on_device(CPU))]
+    on_cpu = ["baseline", *(variant.name for variant in measured_variants(TINY))]
     testing = [name for name in on_cpu if "checkpointing" not in name and "memory" not in name]
     opening = [f"{kind}, {number} open" for kind in ("weights", "policy") for number in (1, 2, 4, 6, 8)]
     expected = {"test": testing, "retraining": on_cpu, "heads": testing}
@@ -260,7 +261,7 @@ def test_the_baseline_executes_more_than_ours_in_every_phase(headline: Path) -> 
 def test_float32_agrees_and_other_precisions_are_what_they_say(headline: Path) -> None:
     agreement = json.loads(headline.read_text())["headline"]["agreement"]
     largest = {name: max(differences.values()) for name, differences in agreement.items()}
-    assert largest.keys() == {variant.name for variant in on_device(CPU)}
+    assert largest.keys() == {variant.name for variant in measured_variants(TINY)}
     assert all((1e-3 < value < 1e-1) if "bf16" in name else (value < 1e-5) for name, value in largest.items())
 
 
@@ -282,6 +283,13 @@ def test_a_machine_is_known_by_the_faster_of_its_rates() -> None:
     one = {"name": "CPU", "matmul": {"fp32": 3.0, "bf16": 5.0}, "copy": 1.0}
     other = {"name": "CPU", "matmul": {"fp32": 2.0, "bf16": 8.0}, "copy": 4.0}
     assert at_its_best(one, other) == {"name": "CPU", "matmul": {"fp32": 3.0, "bf16": 8.0}, "copy": 4.0}
+
+
+def test_precisions_that_the_machine_emulates_are_left_out() -> None:
+    slow = slow_rates({"matmul": {"fp32": 158.0, "bf16": 1.9, "fp16": 200.0}})
+    assert slow == ("bf16",)
+    measured = [variant.name for variant in measured_variants(replace(TINY, slow_rates=slow))]
+    assert measured == ["fp32", "fp32, checkpointing", "fp32, least memory"]
 
 
 def test_one_policy_costs_the_same_for_many_tasks_and_own_policies_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
