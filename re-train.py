@@ -55,7 +55,7 @@ from utils.interruption import Interruption
 from utils.launching import launch, run_side_by_side
 from utils.logger import open_log
 from utils.placement import places_side_by_side, processes_of_run
-from utils.precision import allow_tf32
+from utils.precision import allow_tf32, notes_on_precision
 from utils.run_lock import locked
 from utils.tables import format_shares
 
@@ -92,7 +92,7 @@ def retrain_one_by_one(arguments: Namespace, config: TrainingConfig, files: RunF
     """Train what is not trained yet, in this process or in several that share the batches, and collect the results."""
     device, device_line = choose_device(arguments.gpus)
     allow_tf32(config.train.tf32)
-    print(device_line)
+    print(device_line, *notes_on_precision(config.train.precision, device), sep="\n")
     with locked(files.folders, *map(files.retrain_lock, seeds)):
         with first_process_ahead():
             plan = look_at_everything(arguments, config, files, seeds, device)

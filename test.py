@@ -37,7 +37,7 @@ from utils.errors import exit_on_user_error
 from utils.files import make_folder, write_json
 from utils.launching import launch
 from utils.placement import processes_of_run
-from utils.precision import allow_tf32
+from utils.precision import allow_tf32, notes_on_precision
 from utils.run_lock import locked
 from utils.tables import format_shares
 
@@ -58,7 +58,7 @@ def test_architectures(arguments: Namespace, config: TestingConfig, files: RunFi
     """Read everything, then test, or only picture, one architecture after the other."""
     device, device_line = choose_device(arguments.gpus)
     allow_tf32(config.train.tf32)
-    print(device_line)
+    print(device_line, *notes_on_precision(config.train.precision, device), sep="\n")
     seeds = best_retrained(files) if arguments.best else exp_seeds(config, arguments.exp_ids or [0])
     tasks = configured_tasks(config)
     net = configured_network(config, tasks).to(device)

@@ -31,7 +31,7 @@ from utils.interruption import Interruption
 from utils.launching import launch
 from utils.logger import open_log
 from utils.placement import processes_of_run
-from utils.precision import allow_tf32
+from utils.precision import allow_tf32, notes_on_precision
 from utils.run_lock import locked
 
 TRAINING_SPLITS = ("train", "train1", "train2")
@@ -69,7 +69,7 @@ def train(arguments: Namespace, config: TrainingConfig, files: RunFiles) -> None
         start.settle(data, files, arguments.overwrite)
 
     with open_log(files.logs, start.iteration, start.log_position) as logger, Interruption() as interruption:
-        for line in [device_line, *data.notes, *start.notes]:
+        for line in [device_line, *notes_on_precision(config.train.precision, device), *data.notes, *start.notes]:
             logger.message(line)
         done_by_first(write_config, config, files.checkpoints / "config.yml")
         run = configured_run(config, net, tasks, data, files, files.of_training(), logger, interruption)

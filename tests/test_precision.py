@@ -9,6 +9,7 @@ from envs.updates import NotFinite
 from models.multitask import MultiTaskNet, build_network
 from tests.parity_inputs import seeded
 from tests.small_runs import ALL_BLOCKS, LOSS_WEIGHTS, TASKS
+from utils.precision import notes_on_precision
 
 IMAGE = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)) * 50
 
@@ -95,3 +96,21 @@ def test_a_scale_that_is_too_large_leaves_the_step_out_and_is_halved() -> None:
 
 def test_only_float16_scales_its_loss() -> None:
     assert [loss_scaler(network(name)).is_enabled() for name in ("fp32", "bf16", "fp16")] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "capability", "is_noted"),
+    [
+        ("bf16", "cpu", "AVX2", True),
+        ("fp16", "cpu", "AVX2", True),
+        ("fp32", "cpu", "AVX2", False),
+        ("bf16", "cpu", "AVX512", False),
+        ("bf16", "cuda", "AVX2", False),
+    ],
+)
+def test_a_precision_that_the_cpu_emulates_is_noted(
+    precision: str, device: str, capability: str, is_noted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    notes = notes_on_precision(precision, torch.device(device))
+    assert [f"train.precision={precision}" in note for note in notes] == [True] * is_noted

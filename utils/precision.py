@@ -19,6 +19,16 @@ def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContex
     return torch.autocast(device.type, precision)
 
 
+def notes_on_precision(precision: str, device: torch.device) -> list[str]:
+    """What whoever chose a name in `PRECISIONS` should know of it on this device."""
+    if precision == "fp32" or device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return []
+    return [
+        f"train.precision={precision}: CPUs without AVX-512 have no instructions for it, so that it can take many "
+        "times as long as fp32"
+    ]
+
+
 def in_full_precision(device: torch.device) -> AbstractContextManager:
     """Inside of `computing_in`: let all be computed in the precision that it comes in."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
