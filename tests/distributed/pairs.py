@@ -41,8 +41,9 @@ class Pair:
 
     def __exit__(self, *exception: object) -> None:
         for process in self._processes:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):  # it may not have begun yet
                 os.killpg(process.pid, signal.SIGKILL)  # and its forks
+            process.kill()
             process.join()
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
