@@ -167,8 +167,8 @@ def test_a_copy_that_is_finished_early_disturbs_nobody(tmp_path: Path) -> None:
 # Signals
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_is_passed_on_once(tmp_path: Path, number: int, code: int) -> None:
+@pytest.mark.parametrize(("group", "script"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGINT"), ("SIGINT", "SIGTERM")])
+def test_a_signal_is_passed_on_once(tmp_path: Path, group: str, script: str) -> None:
     """Told twice, as by a terminal (Ctrl+C) and by a scheduler, copies would end before they are saved."""
     work = """
 def count(number, frame):
@@ -182,10 +182,11 @@ time.sleep(0.5)
 sys.exit({"SIGTERM": 143, "SIGINT": 130}[(folder / f"saved{rank}").read_text().split()[0]])
 """
     with running(tmp_path, work, "ready0", "ready1") as process:
-        os.killpg(process.pid, number)
-        process.terminate()
-        assert process.wait(PATIENCE) == code
-    assert [(tmp_path / f"saved{rank}").read_text() for rank in "01"] == [f"{signal.Signals(number).name}\n"] * 2
+        os.killpg(process.pid, signal.Signals[group])
+        process.send_signal(signal.Signals[script])
+        passed_on = signal.Signals(process.wait(PATIENCE) - 128).name
+    assert passed_on in (group, script), "of two that come at once, either may be the one that is taken"
+    assert [(tmp_path / f"saved{rank}").read_text() for rank in "01"] == [f"{passed_on}\n"] * 2
 
 
 def test_a_copy_that_cannot_save_is_not_taken_for_one_that_stopped(tmp_path: Path) -> None:
