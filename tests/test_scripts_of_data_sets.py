@@ -89,11 +89,12 @@ def test_the_three_phases_on_every_data_set(
 
 
 STOPS = {
-    "domainnet": (3, ()),
+    "domainnet": (3, (*of_domains(SIX_DOMAINS[:2], 7), "backbone=ResNet18")),
     "fdu_mtl": (5, ("train.hard_sampling=True",)),
     "cityscapes_2task": (4, ("policy=False",)),
-    "taskonomy_5task": (6, ("fix_BN=True", "train.init_method=random")),
+    "taskonomy_5task": (6, ("fix_BN=True", "train.init_method=random", "backbone=ResNet18")),
 }
+"""setting -> at which look for a signal its runs are stopped, and what is set beside `VALUES`."""
 
 
 @pytest.mark.parametrize("setting", STOPS)
