@@ -52,6 +52,9 @@ BATCH_SIZES = (1, 2, 4, 8)
 
 ONE_POLICY, OWN_POLICIES = "one policy for all tasks", "a policy for each task"
 
+ROUNDS_OF_TASKS = {ONE_POLICY: 5, OWN_POLICIES: 1, "baseline": 1}
+"""For each round that is asked for: the passes of one policy are short, and a moment's disturbance would be all."""
+
 
 def over_tasks(settings: Settings) -> Curve:
     """Forward and backward pass of a ResNet34 without heads, for 1 to 20 tasks on the same image."""
@@ -70,16 +73,18 @@ def over_tasks(settings: Settings) -> Curve:
         return [run_every_block(plain, image, path) for path in gates.values()]
 
     FP32.switch()
-    passes = {}
+    passes: dict[str, dict[int, Pass]] = {name: {} for name in ROUNDS_OF_TASKS}
     for number in NUM_TASKS:
         own = gates_of_tasks(policies(7, number, len(ours.blocks)))
         common = gates_of_tasks(policies(7, 1, len(ours.blocks)) * number)
-        passes[ONE_POLICY, number] = backbone_pass(ours, partial(shared, common), settings.device)
-        passes[OWN_POLICIES, number] = backbone_pass(ours, partial(shared, own), settings.device)
-        passes["baseline", number] = backbone_pass(plain, partial(task_by_task, own), settings.device)
-    seconds = seconds_of_rounds(passes, settings.repeats, "growth: tasks")
-    names = (ONE_POLICY, OWN_POLICIES, "baseline")
-    series = {name: [seconds[name, number] for number in NUM_TASKS] for name in names}
+        passes[ONE_POLICY][number] = backbone_pass(ours, partial(shared, common), settings.device)
+        passes[OWN_POLICIES][number] = backbone_pass(ours, partial(shared, own), settings.device)
+        passes["baseline"][number] = backbone_pass(plain, partial(task_by_task, own), settings.device)
+    # Way by way, so that the points of a curve, which are compared with one another, are close in time.
+    series = {
+        name: list(seconds_of_rounds(of_numbers, ROUNDS_OF_TASKS[name] * settings.repeats, f"growth: {name}").values())
+        for name, of_numbers in passes.items()
+    }
     return Curve("backbone: tasks on one image", "tasks", list(NUM_TASKS), series)
 
 
