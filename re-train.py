@@ -140,7 +140,7 @@ def look_at_everything(
 ) -> RetrainingPlan:
     """Find all that can be wrong with the input before the first network trains, and what is left to be trained."""
     tasks = configured_tasks(config)
-    learned_net = configured_network(config, tasks).to(device)
+    learned_net = configured_network(config, tasks)
     learned = load_learned_policy(learned_net, files.checkpoint(config.train.policy_iter))
     architectures = {exp_id: sampled_architecture(config, learned, seed) for exp_id, seed in enumerate(config.seed)}
     data = Data(config.dataload, tasks, config.seed[0], device, ["train"], ["val"], learned.vocabulary)

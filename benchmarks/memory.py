@@ -7,6 +7,7 @@ system's cache, once for all processes, and are given up when memory is short. H
 own depends on how the files came into the cache: it has been 0.3 and 0.5 GB for the same packages on one machine.
 """
 
+import gc
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -38,6 +39,7 @@ def compare_memory(work: Work, contests: Sequence[Contest], device: torch.device
         "work"; "peaks": one record for each phase and implementation, as `peak_memory` returns, with "of_baseline",
         the shares of the baseline's "peak", "own" and "growth".
     """
+    release_gpu_memory()
     peaks = []
     for phase, ways in contests:
         bar = progress_bar(ways, f"memory: {phase.title}")
@@ -46,6 +48,13 @@ def compare_memory(work: Work, contests: Sequence[Contest], device: torch.device
             shares = {key: record[key] / of_phase[0][key] for key in MEASURES}
             peaks.append({**record, "of_baseline": shares})
     return {"work": describe_work(work), "peaks": peaks}
+
+
+def release_gpu_memory() -> None:
+    """Give back what this process holds of a GPU and does not use, for others that are measured there."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def peak_memory(work: Work, name: str, phase: Phase, device: torch.device, threads: int) -> Record:

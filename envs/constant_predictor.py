@@ -50,12 +50,10 @@ def fit_constant_predictor(batches: Iterable[Batch], tasks: Mapping[str, Task]) 
             if task.target in batch:
                 valid = task.valid_values(batch)
                 spacing = max(1, len(valid) // (PIXELS_PER_IMAGE * len(batch[task.target])))
-                values[name].append(valid[::spacing])
+                values[name].append(valid[::spacing].clone().cpu())  # so that the map is not kept
     constants = {}
     for name, task in tasks.items():
-        of_images = [
-            value for of_process in all_gather([value.cpu() for value in values[name]]) for value in of_process
-        ]
+        of_images = [value for of_process in all_gather(values[name]) for value in of_process]
         if sum(map(len, of_images)) == 0:
             raise UserError(f"--constant: the train split has no valid pixel for task {name}; check its targets.")
         constants[name] = task.constant(torch.cat(of_images), task.num_channels)

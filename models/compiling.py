@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from inspect import signature
 
 import torch
 
@@ -18,8 +19,8 @@ from utils.errors import UserError
 MOST_VARIANTS = 256
 """Of one class of parts, over all shapes, modes and turns. PyTorch's 8 would leave most of them uncompiled."""
 
-COMPILER = "clang++" if sys.platform == "darwin" else "g++"
-"""What torch.compile calls where CXX names no other."""
+COMPILERS = {"CXX": ["clang++" if sys.platform == "darwin" else "g++"], "CC": ["gcc", "clang"]}
+"""What torch.compile calls for CPUs (C++) and for GPUs (C): the variable that may name it, and else one of these."""
 
 
 def compile_parts(net: MultiTaskNet, backend: str | Callable = "inductor", for_all_sizes: bool = False) -> None:
@@ -34,26 +35,39 @@ def compile_parts(net: MultiTaskNet, backend: str | Callable = "inductor", for_a
             training: BatchNorms compute with their place among the tasks, which must stay a fixed number.
 
     Raises:
-        UserError: there is no C++ compiler, without which nothing can be compiled for a CPU.
+        UserError: there is no compiler of C++, without which nothing can be compiled for a CPU, or of C, for a GPU.
     """
-    if backend == "inductor" and not torch.cuda.is_available() and not has_compiler():
+    language, variable = ("C", "CC") if torch.cuda.is_available() else ("C++", "CXX")
+    if backend == "inductor" and not has_compiler(variable):
         raise UserError(
-            f"train.compile needs a C++ compiler, but there is neither {COMPILER} nor one that CXX names: install one "
-            "or set train.compile to False."
+            f"train.compile needs a {language} compiler, but there is neither {' nor '.join(COMPILERS[variable])} nor "
+            f"one that {variable} names: install one or set train.compile to False."
         )
     # DistributedDataParallel would have compiled parts split where gradients are exchanged. They are small enough, and
     # before PyTorch 2.5 those with autograd functions of their own cannot be split.
     torch._dynamo.config.optimize_ddp = False
+    limit = limit_of_variants()
+    residuals = [block.residual for block in net.backbone.blocks if hasattr(block, "residual")]
+    for part in (net.backbone.stem, *residuals, *net.heads.values()):
+        part.compile(backend=backend, dynamic=None if for_all_sizes else False, **limit)
+    net.compiled_by = backend
+
+
+def limit_of_variants() -> dict[str, int]:
+    """What torch.compile is given to allow `MOST_VARIANTS`; before it could be given that, they are allowed to all.
+
+    Where it can, settings hold for the thread that makes them: not for what is computed again in a GPU's backward pass.
+    """
+    if "recompile_limit" in signature(torch.compile).parameters:
+        return {"recompile_limit": MOST_VARIANTS}
     # Its name in PyTorch before 2.7, and since.
     for limit in ("cache_size_limit", "recompile_limit"):
         if hasattr(torch._dynamo.config, limit):
             setattr(torch._dynamo.config, limit, MOST_VARIANTS)
-    residuals = [block.residual for block in net.backbone.blocks if hasattr(block, "residual")]
-    for part in (net.backbone.stem, *residuals, *net.heads.values()):
-        part.compile(backend=backend, dynamic=None if for_all_sizes else False)
-    net.compiled_by = backend
+    return {}
 
 
-def has_compiler() -> bool:
-    """Whether torch.compile will find a C++ compiler."""
-    return shutil.which(os.environ.get("CXX") or COMPILER) is not None
+def has_compiler(variable: str) -> bool:
+    """Whether torch.compile will find the compiler that this variable of the environment may name."""
+    named = os.environ.get(variable)
+    return any(shutil.which(compiler) for compiler in ([named] if named else COMPILERS[variable]))

@@ -54,7 +54,8 @@ def random_bits(like: Tensor) -> Tensor:
     num_samples, num_bits = len(like), like.shape[1:].numel()
     num_bytes = -(-num_bits // 8)
     whole_batch = torch.empty(num_samples * num_processes(), num_bytes, dtype=torch.uint8, device=like.device)
-    drawn = own_part(whole_batch.random_(0, 256))
+    # Of all bytes, without naming bounds: of bounds, PyTorch 2.4 compiles code that does not run.
+    drawn = own_part(whole_batch.random_())
     # Made where they are needed: a GPU would be waited for if they were sent there.
     bits_of_a_byte = 1 << torch.arange(8, dtype=torch.uint8, device=like.device)
     bits = (drawn[..., None] & bits_of_a_byte).ne(0).view(num_samples, 8 * num_bytes)[:, :num_bits]

@@ -1,19 +1,26 @@
 """Compiled parts compute what they compute uncompiled."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from models.compiling import COMPILER, compile_parts, has_compiler
+from models.compiling import COMPILERS, compile_parts, has_compiler
+from models.dropout import ReluDropout
 from models.inference import prepare_for_inference
 from models.multitask import MultiTaskNet, build_network
 from tests.test_checkpointing import HARD, SOFT, network, step
 from utils.errors import UserError
 
 IMAGE = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+needs_pytorch_2_5 = pytest.mark.skipif(
+    torch.__version__.startswith("2.4."), reason="with PyTorch 2.4, checkpointing is not compiled"
+)
 
 
 def without_dropout(net: MultiTaskNet) -> None:
@@ -27,14 +34,7 @@ def without_dropout(net: MultiTaskNet) -> None:
     [
         ("eager", False),
         pytest.param("inductor", False, marks=pytest.mark.long),
-        pytest.param(
-            "aot_eager",
-            True,
-            marks=[
-                pytest.mark.long,
-                pytest.mark.skipif(torch.__version__.startswith("2.4."), reason="refused with PyTorch 2.4"),
-            ],
-        ),
+        pytest.param("aot_eager", True, marks=[pytest.mark.long, needs_pytorch_2_5]),
     ],
 )
 def test_compiled_parts_learn_as_uncompiled_ones(backend: str, checkpointing: bool) -> None:
@@ -47,6 +47,38 @@ def test_compiled_parts_learn_as_uncompiled_ones(backend: str, checkpointing: bo
     for name, value in expected.items():
         value = value.detach()
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4 * float(value.abs().max()), msg=name)
+
+
+@pytest.mark.long
+def test_compiled_dropout_drops_one_half() -> None:
+    torch.manual_seed(0)
+    x = 1 + torch.rand(2, 8, 20, 20).to(memory_format=torch.channels_last)
+    dropout = ReluDropout().train()
+    dropout.compile(backend="inductor", dynamic=False)
+    dropped = dropout(x.requires_grad_())
+    dropped.sum().backward()
+    kept = dropped != 0
+    assert 0.45 < kept.float().mean() < 0.55
+    torch.testing.assert_close(dropped, torch.where(kept, 2 * x, 0))
+    torch.testing.assert_close(x.grad, 2.0 * kept)
+
+
+@needs_pytorch_2_5
+def test_what_a_backward_pass_computes_again_is_compiled_in_its_thread_too() -> None:
+    def compiled_in(run: Callable[[Tensor], None]) -> int:
+        """How many graphs, of a network in whose backward pass blocks are passed in many ways."""
+        graphs = []
+        net = network(checkpointing=True).train()
+        compile_parts(net, lambda graph, _: graphs.append(graph) or graph.forward)
+        run(sum(prediction.sum() for prediction in net(IMAGE, SOFT | HARD).values()))
+        return len(graphs)
+
+    def in_a_thread(loss: Tensor) -> None:
+        thread = Thread(target=loss.backward)
+        thread.start()
+        thread.join()
+
+    assert compiled_in(in_a_thread) == compiled_in(lambda loss: loss.backward())
 
 
 def test_many_tasks_with_inputs_of_their_own_are_compiled() -> None:
@@ -63,15 +95,18 @@ def test_many_tasks_with_inputs_of_their_own_are_compiled() -> None:
     torch.testing.assert_close(predictions[1], predictions[0])
 
 
-def test_only_what_the_compiler_of_torch_is_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variable", COMPILERS)
+def test_only_what_the_compiler_of_torch_is_counts(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    assert not has_compiler()
-    for name, found in (("c++", False), (COMPILER, True)):
+    monkeypatch.delenv(variable, raising=False)
+    assert not has_compiler(variable)
+    for name, found in (("c++", False), (COMPILERS[variable][-1], True)):
         (tmp_path / name).touch(mode=0o755)
-        assert has_compiler() == found
-    monkeypatch.setenv("CXX", "nothing")
-    assert not has_compiler()
+        assert has_compiler(variable) == found
+    monkeypatch.setenv(variable, "nothing")
+    assert not has_compiler(variable)
 
 
 def test_weights_keep_their_names_and_of_copies_the_prepared_are_compiled() -> None:
@@ -85,9 +120,12 @@ def test_weights_keep_their_names_and_of_copies_the_prepared_are_compiled() -> N
     assert all(head._compiled_call_impl is not None for head in prepared.heads.values())
 
 
-def test_without_a_compiler_the_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("has_gpu", "variable", "language"), [(False, "CXX", "C\\+\\+"), (True, "CC", "C")])
+def test_without_a_compiler_the_sentence_says_so(
+    has_gpu: bool, variable: str, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="C\\+\\+ compiler"):
+    monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    with pytest.raises(UserError, match=f"a {language} compiler.*{variable} names"):
         compile_parts(network(checkpointing=False))

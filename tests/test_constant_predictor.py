@@ -67,6 +67,16 @@ def test_segmentation_predicts_the_frequencies_of_the_classes(batches: list[Batc
     np.testing.assert_allclose(probabilities / probabilities.sum(), (counts + 1) / (counts + 1).sum(), rtol=1e-5)
 
 
+def test_of_large_maps_no_more_is_kept_than_what_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    monkeypatch.setattr("envs.constant_predictor.all_gather", lambda values: kept.extend(values) or [values])
+    fitted([make_batch(seed, height=100, width=200) for seed in range(2)], "sn")
+    assert len(kept) == 2
+    for values in kept:
+        assert len(values) < 2.5 * 2 * PIXELS_PER_IMAGE
+        assert values.untyped_storage().nbytes() == values.nbytes
+
+
 def test_normals_point_in_the_mean_direction(batches: list[Batch]) -> None:
     normals = valid_pixels(batches, "normal").astype(np.float64)
     mean = (normals / np.linalg.norm(normals, axis=1, keepdims=True)).mean(axis=0)

@@ -84,12 +84,12 @@ def test_training_steps_in_fewer_bits_stay_close(kind: str, precision: str) -> N
     exact = losses_of_steps(network(kind).cuda(), kind)
     rounded = losses_of_steps(network(kind, precision=precision).cuda(), kind)
     assert rounded != exact
-    assert rounded == pytest.approx(exact, rel=0.05)
+    assert rounded == pytest.approx(exact, rel=0.1)
 
 
 def test_training_steps_with_checkpointing_are_the_same() -> None:
     exact = losses_of_steps(network("dense").cuda(), "dense")
-    assert losses_of_steps(network("dense", checkpointing=True).cuda(), "dense") == pytest.approx(exact, rel=1e-4)
+    assert losses_of_steps(network("dense", checkpointing=True).cuda(), "dense") == pytest.approx(exact, rel=1e-3)
 
 
 def test_training_steps_in_the_backward_pass_are_the_same_and_take_less_memory() -> None:
@@ -99,11 +99,13 @@ def test_training_steps_in_the_backward_pass_are_the_same_and_take_less_memory()
         torch.cuda.reset_peak_memory_stats()
         losses[update] = losses_of_steps(net, "dense", update)
         peaks[update] = torch.cuda.max_memory_allocated()
-    assert losses[update_in_backward] == pytest.approx(losses[update_after_backward], rel=1e-4)
+    assert losses[update_in_backward] == pytest.approx(losses[update_after_backward], rel=1e-3)
     assert peaks[update_in_backward] < peaks[update_after_backward]
 
 
 def test_a_step_in_tf32_stays_close() -> None:
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("this GPU has no TF32")
     exact = losses_of_steps(network("dense").cuda(), "dense")
     allow_tf32(True)
     rounded = losses_of_steps(network("dense").cuda(), "dense")
