@@ -19,21 +19,10 @@ from functools import partial
 import torch
 
 from envs.cost_report import cost_report
-from envs.data import Data
-from envs.experiment import (
-    configured_network,
-    configured_run,
-    configured_tasks,
-    exp_seeds,
-    pretrained_state,
-    sampled_architecture,
-)
-from envs.pretrained import begin_with_imagenet
-from envs.restoring import load_learned_policy
+from envs.experiment import configured_run, configured_tasks, exp_seeds
 from envs.results import collect_retraining, retraining_result, retraining_table, summarise
-from envs.retraining import RetrainingPlan, remaining_seeds, retrain, stopped_retraining
+from envs.retraining import RetrainingPlan, network_to_retrain, plan_retraining, retrain, stopped_retraining
 from envs.run_files import RUN, RunFiles
-from envs.tasks import Task
 from models.multitask import MultiTaskNet
 from models.shared_paths import HardGates
 from utils.checkpoint import save_gates
@@ -95,17 +84,12 @@ def retrain_one_by_one(arguments: Namespace, config: TrainingConfig, files: RunF
     print(device_line, *notes_on_precision(config.train.precision, device), sep="\n")
     with locked(files.folders, *map(files.retrain_lock, seeds)):
         with first_process_ahead():
-            plan = look_at_everything(arguments, config, files, seeds, device)
+            plan = plan_all(arguments, config, files, seeds, device)
         with Interruption() as interruption:
             for exp_id, seed in plan.remaining.items():
                 seed_everything(seed)
-                net = configured_network(config, plan.tasks).to(device)
-                if config.retrain_from_pl:
-                    net.load_state_dict(plan.learned_net.state_dict())
-                elif plan.pretrained:
-                    begin_with_imagenet(net, plan.pretrained)
-                gates, data = plan.architectures[exp_id], plan.data.with_seed(seed)
-                retrain_architecture(config, exp_id, gates, net, plan.tasks, data, files, interruption)
+                net = network_to_retrain(config, plan).to(device)
+                retrain_architecture(config, files, plan, exp_id, net, interruption)
     done_by_first(collect_results, arguments, config, files, plan.architectures)
 
 
@@ -114,7 +98,7 @@ def retrain_side_by_side(arguments: Namespace, config: TrainingConfig, files: Ru
     places, device_line = places_side_by_side(arguments.gpus, arguments.parallel)
     print(device_line)
     with locked(files.folders, *map(files.retrain_lock, seeds)):
-        plan = look_at_everything(arguments, config, files, seeds, torch.device("cpu"))
+        plan = plan_all(arguments, config, files, seeds, torch.device("cpu"))
     architectures, remaining = plan.architectures, plan.remaining
     del plan  # The processes have networks and data of their own.
 
@@ -135,22 +119,15 @@ def options_of_one(arguments: Namespace, exp_id: int, gpu: int) -> list[str]:
     return [*run_options(arguments, [gpu], [exp_id]), "--resume"]
 
 
-def look_at_everything(
+def plan_all(
     arguments: Namespace, config: TrainingConfig, files: RunFiles, seeds: dict[int, int], device: torch.device
 ) -> RetrainingPlan:
-    """Find all that can be wrong with the input before the first network trains, and what is left to be trained."""
-    tasks = configured_tasks(config)
-    learned_net = configured_network(config, tasks)
-    learned = load_learned_policy(learned_net, files.checkpoint(config.train.policy_iter))
-    architectures = {exp_id: sampled_architecture(config, learned, seed) for exp_id, seed in enumerate(config.seed)}
-    data = Data(config.dataload, tasks, config.seed[0], device, ["train"], ["val"], learned.vocabulary)
-    data.refuse_unequal_parts(config.train.batch_size)
-    pretrained = None if config.retrain_from_pl else pretrained_state(config)
+    """Look at all input, and tell what has been retrained already."""
     resume = arguments.resume or (config.train.retrain_resume and not arguments.overwrite)
-    remaining = remaining_seeds(config, files, seeds, architectures, data, resume, arguments.overwrite)
-    for exp_id in seeds.keys() - remaining.keys():
+    plan = plan_retraining(config, files, seeds, device, resume, arguments.overwrite)
+    for exp_id in seeds.keys() - plan.remaining.keys():
         print(f"architecture {exp_id} is retrained already: {files.retrained(exp_id)}")
-    return RetrainingPlan(tasks, learned_net, data, pretrained, architectures, remaining)
+    return plan
 
 
 def collect_results(
@@ -172,16 +149,15 @@ def collect_results(
 
 def retrain_architecture(
     config: TrainingConfig,
-    exp_id: int,
-    gates: HardGates,
-    net: MultiTaskNet,
-    tasks: dict[str, Task],
-    data: Data,
     files: RunFiles,
+    plan: RetrainingPlan,
+    exp_id: int,
+    net: MultiTaskNet,
     interruption: Interruption,
 ) -> None:
     """Train one architecture, or go on with it, and write its gates and results."""
-    policy_iter, seed = config.train.policy_iter, data.seed
+    policy_iter, seed, gates = config.train.policy_iter, plan.remaining[exp_id], plan.architectures[exp_id]
+    data = plan.data.with_seed(seed)
     cost = done_by_first(cost_report, net, gates, data.example("val"))
     with first_process_ahead():
         stopped = stopped_retraining(config, files, exp_id, gates, data, resume=True, overwrite=False)
@@ -191,7 +167,7 @@ def retrain_architecture(
         for note in [*data.notes, *(stopped.notes if stopped else ())]:
             logger.message(note)
         checkpoints = files.of_retraining(exp_id, policy_iter)
-        run = configured_run(config, net, tasks, data, files, checkpoints, logger, interruption)
+        run = configured_run(config, net, plan.tasks, data, files, checkpoints, logger, interruption)
         done_by_first(save_gates, files.gates(policy_iter, seed), gates)
         done_by_first(write_config, config, files.checkpoints / f"retrain{exp_id:03d}_config.yml")
         best = retrain(run, gates, exp_id, stopped)

@@ -153,6 +153,9 @@ def restore(
 ) -> AnyProgress:
     """Put network, optimisers, loss scale, reports and random states back; returns how far the run had come.
 
+    The weights and the optimisers' states of `stopped` are given up: with them, a run would take more memory until it
+    ends than one that was never stopped.
+
     Raises:
         UserError: the checkpoint holds something else than a run of this network.
     """
@@ -172,6 +175,8 @@ def restore(
         raise not_to_go_on_with(path, f"progress: {places(error)}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise not_to_go_on_with(path, f"{type(error).__name__}: {error}") from error
+    state.weights.clear()
+    state.optimisers.clear()
     restored.best = best_on_disk(run, restored)
     run.logger.message(f"going on after iteration {restored.iteration}, from {path}")
     return restored

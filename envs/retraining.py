@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from envs.data import Data
+from envs.experiment import configured_network, configured_tasks, pretrained_state, sampled_architecture
+from envs.pretrained import begin_with_imagenet
+from envs.restoring import load_learned_policy
 from envs.results import collect_retraining
 from envs.resuming import StoppedRun, make_room, refuse_another_run, refuse_other_data, stopped_run
 from envs.run import Run, ScoredEvaluation
@@ -23,19 +27,54 @@ class RetrainingPlan:
     """What is the same for all retrainings of a policy, and which are still to come.
 
     Attributes:
-        learned_net: the network of policy learning.
         data: with the draws of any seed.
-        pretrained: ImageNet's weights, for new networks to begin with; None to begin with random ones.
+        learned_net: the network of policy learning, on the CPU, where new ones begin with its weights; else None.
+        pretrained: ImageNet's weights, where new networks begin with those; else None.
         architectures: exp_id -> gates, for every seed of the configuration.
         remaining: exp_id -> seed of those that are still to be trained.
     """
 
     tasks: dict[str, Task]
-    learned_net: MultiTaskNet
     data: Data
+    learned_net: MultiTaskNet | None
     pretrained: dict[str, Tensor] | None
     architectures: dict[int, HardGates]
     remaining: dict[int, int]
+
+
+def plan_retraining(
+    config: TrainingConfig,
+    files: RunFiles,
+    seeds: dict[int, int],
+    device: torch.device,
+    resume: bool,
+    overwrite: bool,
+) -> RetrainingPlan:
+    """Find all that can be wrong with the input before the first network trains, and what is left to be trained.
+
+    Args:
+        seeds: exp_id -> seed of those that were asked for.
+        device: where batches go.
+        resume, overwrite: what shall become of earlier retrainings that are found.
+
+    Raises:
+        UserError: whatever is wrong.
+    """
+    tasks = configured_tasks(config)
+    learned_net = configured_network(config, tasks)
+    learned = load_learned_policy(learned_net, files.checkpoint(config.train.policy_iter))
+    architectures = {exp_id: sampled_architecture(config, learned, seed) for exp_id, seed in enumerate(config.seed)}
+    data = Data(config.dataload, tasks, config.seed[0], device, ["train"], ["val"], learned.vocabulary)
+    data.refuse_unequal_parts(config.train.batch_size)
+    from_policy_learning = config.retrain_from_pl
+    return RetrainingPlan(
+        tasks=tasks,
+        data=data,
+        learned_net=learned_net if from_policy_learning else None,
+        pretrained=None if from_policy_learning else pretrained_state(config),
+        architectures=architectures,
+        remaining=remaining_seeds(config, files, seeds, architectures, data, resume, overwrite),
+    )
 
 
 def remaining_seeds(
@@ -98,6 +137,16 @@ def stopped_retraining(
     changes = refuse_another_run(stopped, config, data.seed)
     refuse_other_data(stopped, data)
     return replace(stopped, notes=(*stopped.notes, *changes))
+
+
+def network_to_retrain(config: TrainingConfig, plan: RetrainingPlan) -> MultiTaskNet:
+    """A new network, with the weights that it begins with."""
+    net = configured_network(config, plan.tasks)
+    if plan.learned_net:
+        net.load_state_dict(plan.learned_net.state_dict())
+    elif plan.pretrained:
+        begin_with_imagenet(net, plan.pretrained)
+    return net
 
 
 def retrain(run: Run, gates: HardGates, exp_id: int, stopped: StoppedRun | None) -> ScoredEvaluation:

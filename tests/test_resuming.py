@@ -3,6 +3,7 @@
 import shutil
 from itertools import count
 from pathlib import Path
+from weakref import ref
 
 import pytest
 import torch
@@ -130,3 +131,15 @@ def test_retraining_goes_on_from_wherever_it_was_stopped(tmp_path: Path, data: D
         else:
             break
     assert number > 6
+
+
+def test_what_a_run_went_on_with_is_not_kept(tmp_path: Path, data: Data) -> None:
+    with pytest.raises(Interrupted):
+        retrain(tmp_path, data, StopAtCheck(3))
+    stopped = stopped_run(run_files(tmp_path).of_training(), ["retraining"], resume=True, overwrite=False)
+    (moments, *_) = stopped.state.optimisers["weights"]["state"].values()
+    left = [ref(tensor) for tensor in (*stopped.state.weights.values(), moments["exp_avg"], moments["exp_avg_sq"])]
+    del moments
+    with RunLogger(run_files(tmp_path).logs, stopped.state.iteration, stopped.state.log_position) as logger:
+        WeightTraining.start(small_run(tmp_path, data, logger), "retraining", GATES, stopped)
+    assert not any(tensor() is not None for tensor in left)
