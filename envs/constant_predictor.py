@@ -9,7 +9,7 @@ from envs.losses import Batch
 from envs.tasks import Task
 from models.multitask import Inputs
 from models.shared_paths import Gates
-from utils.distributed import all_gather
+from utils.distributed import all_gather_object
 from utils.errors import UserError
 from utils.progress import progress_bar
 
@@ -53,7 +53,7 @@ def fit_constant_predictor(batches: Iterable[Batch], tasks: Mapping[str, Task]) 
                 values[name].append(valid[::spacing].clone().cpu())  # so that the map is not kept
     constants = {}
     for name, task in tasks.items():
-        of_images = [value for of_process in all_gather(values[name]) for value in of_process]
+        of_images = [value for of_process in all_gather_object(values[name]) for value in of_process]
         if sum(map(len, of_images)) == 0:
             raise UserError(f"--constant: the train split has no valid pixel for task {name}; check its targets.")
         constants[name] = task.constant(torch.cat(of_images), task.num_channels)

@@ -12,7 +12,7 @@ from envs.losses import Batch
 from envs.metrics import Values
 from envs.tasks import PROTOCOLS, Task
 from models.shared_paths import Gates
-from utils.distributed import all_gather, in_step, nothing
+from utils.distributed import all_gather_object, in_step
 from utils.modes import evaluation_mode
 from utils.progress import progress_bar
 
@@ -50,7 +50,7 @@ def evaluate(
     gates: Gates,
     batches: Collection[Batch],
     tasks: Mapping[str, Task],
-    before_each: Callable[[], object] = nothing,
+    before_each: Callable[[], object] | None = None,
 ) -> Evaluation:
     """Evaluate the tasks in both protocols; the network returns to the mode it was in.
 
@@ -75,4 +75,4 @@ def evaluate(
         protocol: {name: meter.compute() if meter is not None else None for name, meter in of_tasks.items()}
         for protocol, of_tasks in meters.items()
     }
-    return Evaluation(metrics, sum(all_gather(num_samples)))
+    return Evaluation(metrics, sum(all_gather_object(num_samples)))

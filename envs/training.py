@@ -16,7 +16,7 @@ from envs.losses import Batch
 from envs.run import Run, ScoredEvaluation
 from envs.updates import NotFinite, PartlyNotFinite, ScaledTooMuch
 from utils.checkpoint import load_checkpoint, save_checkpoint, save_latest
-from utils.distributed import all_gather, done_by_first
+from utils.distributed import all_gather_object, done_by_first
 from utils.errors import UserError
 from utils.interruption import Interrupted
 
@@ -145,7 +145,7 @@ def attempt(
 
 def names_of_all(batch: Batch) -> list[str]:
     """Names of the samples of the whole batch."""
-    return [name for names in all_gather(names_of(batch)) for name in names]
+    return [name for names in all_gather_object(names_of(batch)) for name in names]
 
 
 def refuse_not_finite(run: Run, progress: Progress) -> None:

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from models.multitask import MultiTaskNet
 from models.policy import gumbel_noise
 from models.shared_paths import Gates, mixes, skips
-from utils.collectives import as_in_first_process
+from utils.collectives import broadcast_from_first
 from utils.distributed import num_processes
 
 OPTIONS = signature(DistributedDataParallel).parameters
@@ -39,7 +39,7 @@ def begin_alike(net: MultiTaskNet) -> None:
     """Give the network of each process the first one's weights, logits and statistics."""
     if num_processes() > 1:
         for value in (*net.parameters(), *net.buffers()):
-            value.copy_(as_in_first_process(value))
+            value.copy_(broadcast_from_first(value))
 
 
 def uses_all_weights(net: MultiTaskNet, gates: Gates) -> bool:
@@ -50,7 +50,7 @@ def uses_all_weights(net: MultiTaskNet, gates: Gates) -> bool:
 
 def common_noise(like: Tensor) -> Tensor:
     """Gumbel noise of the shape of `like`, in all processes the first one's."""
-    return as_in_first_process(gumbel_noise(like))
+    return broadcast_from_first(gumbel_noise(like))
 
 
 def common_gates(gates: Gates) -> Gates:
@@ -58,5 +58,5 @@ def common_gates(gates: Gates) -> Gates:
     drawn = [gate for path in gates.values() for gate in path if mixes(gate)]
     if not drawn:
         return gates
-    common = iter(as_in_first_process(torch.stack(drawn)).unbind())
+    common = iter(broadcast_from_first(torch.stack(drawn)).unbind())
     return {task: [next(common) if mixes(gate) else gate for gate in path] for task, path in gates.items()}

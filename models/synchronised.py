@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.blocks import ONE_TURN, SharedBatchNorm, Turns
-from utils.collectives import mean_over_processes, of_all_processes
+from utils.collectives import all_gather, mean_over_processes
 from utils.distributed import num_processes
 from utils.vectors import as_vector, fill_from_vector
 
@@ -47,7 +47,7 @@ class SynchronisedBatchNorm(SharedBatchNorm):
         # Where there are averages to be moved, statistics of float16 and bfloat16 are float32. Here nobody needs them.
         averages = self.running_mean.clone(), self.running_var.clone()
         own = torch.stack(torch.batch_norm_update_stats(x, *averages, 0.0))
-        means, variances = of_all_processes(own).unbind(dim=1)
+        means, variances = all_gather(own).unbind(dim=1)
         return means.mean(dim=0), variances.mean(dim=0) + means.var(dim=0, unbiased=False)
 
 

@@ -69,7 +69,7 @@ def test_segmentation_predicts_the_frequencies_of_the_classes(batches: list[Batc
 
 def test_of_large_maps_no_more_is_kept_than_what_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
-    monkeypatch.setattr("envs.constant_predictor.all_gather", lambda values: kept.extend(values) or [values])
+    monkeypatch.setattr("envs.constant_predictor.all_gather_object", lambda values: kept.extend(values) or [values])
     fitted([make_batch(seed, height=100, width=200) for seed in range(2)], "sn")
     assert len(kept) == 2
     for values in kept:

@@ -62,7 +62,7 @@ def test_each_of_several_processes_has_its_own_gpu(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("utils.devices.num_processes", lambda: 2)
     chosen = []
     for number in range(2):
-        monkeypatch.setattr("utils.devices.number_on_this_machine", lambda number=number: number)
+        monkeypatch.setattr("utils.devices.local_rank", lambda number=number: number)
         chosen.append(choose_device([3, 1]))
     assert chosen == [
         (torch.device("cuda", 3), "device: GPU 3, Model 3; 2 processes share the batches"),

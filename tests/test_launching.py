@@ -189,6 +189,25 @@ sys.exit({"SIGTERM": 143, "SIGINT": 130}[(folder / f"saved{rank}").read_text().s
     assert [(tmp_path / f"saved{rank}").read_text() for rank in "01"] == [f"{passed_on}\n"] * 2
 
 
+def test_what_one_copy_is_told_all_do_and_none_has_failed(tmp_path: Path) -> None:
+    work = """
+(folder / f"pid{rank}").write_text(str(os.getpid()))
+if rank == "1":
+    train()
+(folder / "ready0").touch()
+while not (folder / "saved1").exists():
+    time.sleep(0.01)
+time.sleep(1)  # the other has ended by then
+(folder / "saved0").touch()
+sys.exit(143)
+"""
+    with running(tmp_path, work, "ready0", "ready1") as process:
+        os.kill(int((tmp_path / "pid1").read_text()), signal.SIGTERM)
+        assert process.wait(PATIENCE) == 143
+        assert process.stderr.read() == ""
+    assert (tmp_path / "saved0").exists()
+
+
 def test_a_copy_that_cannot_save_is_not_taken_for_one_that_stopped(tmp_path: Path) -> None:
     work = """
 try:

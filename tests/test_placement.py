@@ -97,3 +97,13 @@ def test_torchrun_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPa
     assert processes_of_run([-1], 2) == 2
     with pytest.raises(UserError, match="--processes 3: 2 are started already"):
         processes_of_run([-1], 3)
+
+
+def test_processes_of_torchrun_may_be_more_than_this_machine_has_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(monkeypatch, 4)
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    for gpus in (None, [0, 1, 2, 3]):
+        assert processes_of_run(gpus, 8) == processes_of_run(gpus, None) == 8
+    with pytest.raises(UserError, match="--gpus 0 0 with 8 processes: each needs a GPU of its own"):
+        processes_of_run([0, 0], 8)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from utils.distributed import all_gather, num_processes
+from utils.distributed import all_gather_object, num_processes
 from utils.vectors import as_vector, fill_from_vector
 
 
@@ -22,7 +22,7 @@ def sum_over_processes(part: Tensor) -> Tensor:
     return part if num_processes() == 1 else _Sum.apply(part)
 
 
-def as_in_first_process(tensor: Tensor) -> Tensor:
+def broadcast_from_first(tensor: Tensor) -> Tensor:
     """The first process's tensor, in all; its gradient is the mean of all processes' gradients."""
     return tensor if num_processes() == 1 else _FromFirst.apply(tensor)
 
@@ -32,7 +32,7 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
 
     For little: each process gets the tensors of all, in one exchange, where `average_in_place` makes do with two.
     """
-    return of_all_processes(tensor).mean(dim=0)
+    return all_gather(tensor).mean(dim=0)
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def average_in_place(tensor: Tensor) -> None:
 
 
 @torch.no_grad()
-def of_all_processes(tensor: Tensor) -> Tensor:
+def all_gather(tensor: Tensor) -> Tensor:
     """The tensors [...] of all processes in their order, [processes, ...]; without gradient."""
     if num_processes() == 1:
         return tensor[None]
@@ -60,7 +60,7 @@ def sums_by_name(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if num_processes() == 1:
         return dict(sums)
     shapes: dict[str, torch.Size] = {}
-    for of_process in all_gather({name: value.shape for name, value in sums.items()}):
+    for of_process in all_gather_object({name: value.shape for name, value in sums.items()}):
         shapes |= of_process
     totals = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
     for name, value in sums.items():

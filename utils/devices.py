@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.distributed import num_processes, number_on_this_machine
+from utils.distributed import local_rank, num_processes
 from utils.errors import UserError
 from utils.placement import usable_gpus
 
@@ -21,7 +21,7 @@ def choose_device(gpus: Sequence[int] | None) -> tuple[torch.device, str]:
     Raises:
         UserError: a GPU number that this machine does not have, or fewer GPUs than processes on it.
     """
-    usable, number, processes = usable_gpus(gpus), number_on_this_machine(), num_processes()
+    usable, number, processes = usable_gpus(gpus), local_rank(), num_processes()
     shared = f"; {processes} processes share the batches" if processes > 1 else ""
     if not usable:
         reason = "as asked for by --gpus -1" if gpus == [-1] else "since PyTorch finds no CUDA device"

@@ -49,7 +49,7 @@ class EndedElsewhere(SystemExit):
 
 
 def num_processes() -> int:
-    """How many there are."""
+    """How many there are: the world size."""
     return 1 if _channel is None else _channel.num_processes
 
 
@@ -63,7 +63,7 @@ def is_first_process() -> bool:
     return rank() == 0
 
 
-def number_on_this_machine() -> int:
+def local_rank() -> int:
     """Which one this is among those of this machine, from 0 on."""
     return 0 if _channel is None else int(os.environ["LOCAL_RANK"])
 
@@ -89,6 +89,9 @@ def joined_processes() -> Iterator[None]:
         _channel.close()
     except EndedElsewhere:
         time.sleep(LINGERING)
+        raise
+    except SystemExit:
+        _channel.close()  # told to stop, which all are at the same moment
         raise
     except KeyboardInterrupt:
         if is_first_process():
@@ -127,7 +130,7 @@ def barrier() -> None:
     _agree()
 
 
-def highest(number: int) -> int:
+def max_over_processes(number: int) -> int:
     """The highest of all processes' numbers, none below 0; raises as `barrier`."""
     return max(_agree(number))
 
@@ -150,26 +153,23 @@ def done_by_first(work: Callable[..., T], *arguments: Any) -> T:
     """What `work(*arguments)` returns, which the first process alone does; the others wait. Raises as `barrier`."""
     result = work(*arguments) if is_first_process() else None
     _agree(patience=LONG_PATIENCE)
-    return all_gather(result)[0]
+    return all_gather_object(result)[0]
 
 
-def nothing() -> None:
-    """What is done where nothing is asked for."""
-
-
-def in_step(items: Iterable[T], before_each: Callable[[], object] = nothing) -> Iterator[T]:
+def in_step(items: Iterable[T], before_each: Callable[[], object] | None = None) -> Iterator[T]:
     """This process's items, while the others go through theirs, of which there may be more or fewer.
 
     Args:
         before_each: called by all processes together, also by those that have no item left.
     """
     left = iter(items)
-    while highest(len(item := list(islice(left, 1)))):
-        before_each()
+    while max_over_processes(len(item := list(islice(left, 1)))):
+        if before_each:
+            before_each()
         yield from item
 
 
-def all_gather(value: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """The values of all processes, in their order: whatever can be pickled, tensors on the CPU. Raises as `barrier`."""
     if _channel is None:
         return [value]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from utils.distributed import highest, is_first_process
+from utils.distributed import is_first_process, max_over_processes
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What schedulers of preemptible machines send, and Ctrl+C."""
@@ -82,7 +82,7 @@ class Interruption:
 
     def check(self) -> None:
         """Raise `Interrupted` if a stop was requested; called where the run's state is whole, by all processes."""
-        requested = highest(self._requested)
+        requested = max_over_processes(self._requested)
         if requested:
             raise Interrupted(requested)
 

@@ -97,8 +97,9 @@ def _start_copy(
 
 
 def _has_failed(process: subprocess.Popen, signals: Sequence[int]) -> bool:
-    code = exit_code(process)
-    return code != 0 and not (signals and code in STOPPED)
+    """Who was told to stop, here or by itself, and ends with such a code has saved: the others do as well."""
+    was_told = bool(signals) or process.returncode > 0
+    return exit_code(process) not in ({0, *STOPPED} if was_told else {0})
 
 
 def _free_port() -> int:

@@ -35,23 +35,26 @@ def processes_of_run(gpus: Sequence[int] | None, processes: int | None) -> int:
     Raises:
         UserError: there is not exactly one GPU for each; or torchrun has started another number.
     """
-    if is_launched() and processes not in (None, int(os.environ["WORLD_SIZE"])):
+    started = int(os.environ["WORLD_SIZE"]) if is_launched() else None
+    if started and processes not in (None, started):
         raise UserError(
-            f"--processes {processes}: {os.environ['WORLD_SIZE']} are started already, as WORLD_SIZE says; leave "
-            "--processes to torchrun."
+            f"--processes {processes}: {started} are started already, as WORLD_SIZE says; leave --processes to "
+            "torchrun."
         )
     usable = usable_gpus(gpus)
     if not usable:
-        return processes or 1
+        return started or processes or 1
     if gpus is None:
         usable = usable[: processes or 1]
-    if len(set(usable)) < len(usable) or processes not in (None, len(usable)):
+    # Processes of torchrun may be on several machines: there, each sees for itself whether it has a GPU.
+    is_one_for_each = started or processes in (None, len(usable))
+    if len(set(usable)) < len(usable) or not is_one_for_each:
         asked_for = " ".join(map(str, usable))
         raise UserError(
             f"--gpus {asked_for} with {processes or len(usable)} processes: each needs a GPU of its own; name as many "
             "different GPUs as processes, and leave --processes out."
         )
-    return len(usable)
+    return started or len(usable)
 
 
 def places_side_by_side(gpus: Sequence[int] | None, parallel: int) -> tuple[list[int], str]:

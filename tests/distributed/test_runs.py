@@ -1,11 +1,13 @@
 """Runs of two processes: training curves, stops, evaluations, and what they agree on."""
 
+import signal
 import subprocess
 import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -32,13 +34,13 @@ from utils.collectives import sums_by_name
 from utils.config import DataloadSection
 from utils.devices import choose_device
 from utils.distributed import (
-    all_gather,
+    all_gather_object,
     done_by_first,
     first_process_ahead,
-    highest,
     in_step,
     is_first_process,
     joined_processes,
+    max_over_processes,
     num_processes,
     rank,
 )
@@ -228,7 +230,7 @@ def agreements(folder: Path) -> dict[str, Any]:
     """What each of two processes sees of the other."""
     number = rank()
     meetings: list[int] = []
-    items = list(in_step(range(3 * number), before_each=lambda: meetings.append(len(all_gather(number)))))
+    items = list(in_step(range(3 * number), before_each=lambda: meetings.append(len(all_gather_object(number)))))
     with first_process_ahead():
         found = (folder / "made").exists()
         (folder / "made").touch()
@@ -236,8 +238,8 @@ def agreements(folder: Path) -> dict[str, Any]:
         "items": items,
         "meetings": meetings,
         "found": found,
-        "gathered": all_gather({"number": number}),
-        "highest": highest(10 * number),
+        "gathered": all_gather_object({"number": number}),
+        "highest": max_over_processes(10 * number),
         "done": done_by_first(made_once, folder / "done"),
         "first": is_first_process(),
         "device": choose_device([-1])[1],
@@ -272,6 +274,16 @@ def test_a_place_that_is_not_wholly_said_is_refused(monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="but not LOCAL_RANK, MASTER_PORT: let torchrun"), joined_processes():
         pass
+
+
+def test_processes_that_are_told_to_stop_part_in_good_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = Mock(num_processes=2, rank=0)
+    monkeypatch.setattr("utils.channel.Channel", lambda *patience: channel)
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    with pytest.raises(Interrupted), joined_processes():
+        raise Interrupted(signal.SIGTERM)
+    channel.close.assert_called_once_with()
 
 
 def test_a_process_that_is_alone_knows_it_without_torch() -> None:
