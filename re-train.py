@@ -139,10 +139,10 @@ def collect_results(
         if not runs:
             return
         summary = summarise(runs)
-        write_json(files.results / "retrain.json", {"runs": runs, **summary})
+        write_json(files.summary, {"runs": runs, **summary})
     print(
         f"\n{retraining_table(runs, summary, configured_tasks(config))}\n\n"
-        f"results  {files.results / 'retrain.json'}\n"
+        f"results  {files.summary}\n"
         f"next     {next_command('test.py', arguments, [summary['best']['exp_id']])}"
     )
 

@@ -138,14 +138,16 @@ def over_open_blocks(settings: Settings, phase: str) -> Curve:
 
 
 def over_processes(batches: Sequence[Mapping[str, Any]]) -> Curve:
-    """Retraining in one and two processes, from the rows "batches" of `benchmarks.processes`."""
+    """Weight steps in one and two processes, from the rows "batches" of `benchmarks.processes`."""
     series = {
         f"batch of {batch['images']}": [
             [batch["images"] / seconds for seconds in batch["seconds"][crew]] for crew in ("one", "two")
         ]
         for batch in batches
     }
-    return Curve("retraining step: processes of one thread", "processes", [1, 2], series, "images per second")
+    return Curve(
+        "weight step under fixed gates: processes of one thread", "processes", [1, 2], series, "images per second"
+    )
 
 
 def over_workers(throughputs: Sequence[Mapping[str, Any]]) -> Curve:

@@ -33,6 +33,7 @@ from dataloaders.loading import build_loader, training_sampler
 from dataloaders.nyu_v2 import NYUv2
 from dataloaders.rendered import write_nyu_v2
 from dataloaders.transforms import IMAGE_MEAN_BGR, Sample
+from utils.command_line import positive
 from utils.errors import exit_on_user_error
 from utils.memory import return_freed_memory
 
@@ -333,7 +334,7 @@ def loading_tables(measured: Mapping[str, list[dict[str, Any]]]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timed rounds (default: 5)")
+    parser.add_argument("--repeats", type=positive, default=5, metavar="N", help="timed rounds (default: 5)")
     with exit_on_user_error():
         print(loading_tables(measure(PAPER, parser.parse_args(arguments).repeats)))
 

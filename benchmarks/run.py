@@ -19,6 +19,7 @@ from benchmarks.report import format_report
 from benchmarks.settings import IMAGES, TINY_SIZE, Settings
 from benchmarks.suites import SUITES
 from utils.children import num_cores
+from utils.command_line import positive
 from utils.errors import UserError, exit_on_user_error
 from utils.files import make_folder, write_json
 
@@ -35,14 +36,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="a trial of the benchmark itself: seconds for each part")
     parser.add_argument("--out", type=Path, metavar="FILE", help="results (default: runs/benchmarks/{date}.json)")
     return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    """An argument's type: a number from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 def chosen_settings(options: argparse.Namespace) -> Settings:

@@ -33,6 +33,7 @@ from dataloaders.packed import Index, PackedSamples, layout_of, map_samples, siz
 from dataloaders.processes import results_in_order
 from dataloaders.splits import Item, related
 from dataloaders.transforms import Sample
+from utils.children import num_cores
 from utils.errors import UserError
 from utils.faults import explanation
 from utils.files import make_folder, read_bounded, remove_unfinished, replacing, write_text
@@ -190,7 +191,7 @@ def decode(folder: Path, fingerprint: str, read: Callable[[Item], Sample], items
     remove_unfinished(folder.iterdir())
     arrays, index = files_of(folder, fingerprint)
     index.unlink(missing_ok=True)
-    num_threads = min(MOST_THREADS, os.cpu_count() or 1)
+    num_threads = min(MOST_THREADS, num_cores())
     with ThreadPoolExecutor(num_threads) as executor, replacing(arrays) as temporary:
         samples = results_in_order(executor, read, items, most_ahead=2 * num_threads)
         samples = if_there_is_room(samples, len(items), folder)

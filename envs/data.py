@@ -23,7 +23,7 @@ from dataloaders.loading import (
 from dataloaders.options import DataOptions
 from dataloaders.sharding import BatchesInTurns, part_of_every_batch, refuse_unequal_parts
 from dataloaders.transforms import subtract_mean
-from envs.batches import inputs_of
+from envs.batches import ClassNames, inputs_of
 from envs.losses import Batch
 from envs.tasks import Task, check_classes
 from models.multitask import Inputs
@@ -93,7 +93,7 @@ class Data:
 
     Args:
         training_splits: those that will be trained on, of `train`, `train1` and `train2`.
-        evaluation_splits: those whose samples are taken as they are, of `val` and `test`.
+        evaluation_splits: those whose samples are taken as they are, of all splits.
         vocabulary: the words of texts as a checkpoint keeps them; None builds it from the train split.
 
     Raises:
@@ -121,12 +121,7 @@ class Data:
         self.notes = tuple(
             dict.fromkeys(note for opened in (self._training, self._evaluation) for note in notes_of(opened.values()))
         )
-        self.class_names = {
-            task: own.class_names
-            for dataset in self._evaluation.values()
-            if isinstance(dataset, dict)
-            for task, own in dataset.items()
-        }
+        self.class_names = class_names_of([*self._training.values(), *self._evaluation.values()])
         self.vocabulary = next((dataset.vocabulary.words for dataset in datasets if isinstance(dataset, Reviews)), None)
 
     def with_seed(self, seed: int) -> "Data":
@@ -209,6 +204,16 @@ def notes_of(opened: Iterable[Dataset | dict[str, Dataset]]) -> Iterator[str]:
             yield from (f"{note}, and likewise of {len(others)} more" if others else note for note in first.notes)
         else:
             yield from dataset.notes
+
+
+def class_names_of(opened: Iterable[Dataset | dict[str, Dataset]]) -> ClassNames:
+    """Those that any split of a task with inputs of its own tells."""
+    names: ClassNames = {}
+    for dataset in opened:
+        if isinstance(dataset, dict):
+            for task, own in dataset.items():
+                names[task] = names.get(task, {}) | own.class_names
+    return names
 
 
 def parts_of(opened: Iterable[Dataset | dict[str, Dataset]]) -> list[Dataset]:

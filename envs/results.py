@@ -107,7 +107,9 @@ def best_retrained(files: RunFiles) -> dict[int, int]:
     Raises:
         UserError: the file is missing, or does not say which run is best.
     """
-    path = files.results / "retrain.json"
+    path = files.summary
+    if not path.is_file():
+        raise UserError(f"--best: {path} does not exist; run re-train.py first.")
     best = read_result(path, {"best"})["best"]
     if not isinstance(best, dict) or not all(isinstance(best.get(key), int) for key in ("exp_id", "seed")):
         raise UserError(f"{path} does not say which run is best; run re-train.py again.")

@@ -55,12 +55,13 @@ class RunFiles:
     def left_by_training(self, but: Path | None = None) -> list[Path]:
         """Checkpoints and policy of an earlier train.py, `but` the checkpoint that a new run begins from.
 
+        So is the summary of the architectures sampled from that policy, the best of which test.py would take.
         `previous` comes first: where it is gone and `latest` is not, nothing is lost yet.
         """
         training = self.of_training()
         paths = (training.previous, training.latest, training.best, self.checkpoint("warmup"))
         policy = (self.results / "policy.json", self.results / "policy.png")
-        return [path for path in (*paths, *policy) if path != but and path.exists()]
+        return [path for path in (*paths, *policy, self.summary) if path != but and path.exists()]
 
     def left_by_retraining(self, exp_id: int, policy_iter: str) -> list[Path]:
         """The checkpoints and results of an earlier retraining of this number."""
@@ -98,6 +99,11 @@ class RunFiles:
     def gates(self, policy_iter: str, seed: int) -> Path:
         """Sampled gates, as JSON; the release keeps a pickle of the same stem beside it."""
         return self.checkpoints / f"policyIter{policy_iter}_rs{seed:04d}.json"
+
+    @property
+    def summary(self) -> Path:
+        """Results of all architectures that have been retrained."""
+        return self.results / "retrain.json"
 
     def retrained(self, exp_id: int) -> Path:
         """Results of one retrained architecture."""

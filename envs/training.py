@@ -134,7 +134,7 @@ def attempt(
         run.logger.line("bad_step", progress.iteration, not_finite=fault.names, samples=names)
         run.logger.message(
             f"iteration {progress.iteration}: {left_out}, since {' and '.join(fault.names)} "
-            f"{'is' if len(fault.names) == 1 else 'are'} not finite ({fault.names} of {', '.join(names)})"
+            f"{'is' if len(fault.names) == 1 else 'are'} not finite (samples {', '.join(names)})"
         )
         if progress.bad_steps >= run.settings.max_bad_steps:
             raise diverged(run, progress) from fault

@@ -23,6 +23,8 @@ from dataloaders.domainnet import (
     random_crop_box,
 )
 from dataloaders.options import DataOptions
+from envs.data import Data
+from envs.task_sets import build_tasks
 from utils.config import DataloadSection
 from utils.errors import UserError
 
@@ -258,6 +260,16 @@ def test_mark_at_the_start_and_blank_lines_at_the_end_of_a_list_are_no_images(op
 
 
 # Names of the classes
+
+
+def test_classes_that_one_split_lacks_have_their_names_from_another(options: DataOptions) -> None:
+    root = Path(options.dataroot)
+    (root / "test.txt").write_text("real/bee/test 0.png 0\nsketch/cat/test 0.png 1\n")
+    settings = DataloadSection(dataset="DomainNet", dataroot=str(root), crop_h=12, crop_w=10)
+    tasks = build_tasks("DomainNet", ["real", "sketch"], [3, 3])
+    data = Data(settings, tasks, 0, torch.device("cpu"), ["train"], ["test"])
+    names = {0: "bee", 1: "cat", 2: "ice cream"}
+    assert data.class_names == {"real": names, "sketch": names}
 
 
 def test_folders_name_the_classes(options: DataOptions) -> None:

@@ -109,7 +109,7 @@ def files(tmp_path: Path) -> RunFiles:
 def test_retraining_is_collected_in_the_order_of_the_exp_ids(files: RunFiles) -> None:
     for exp_id in (10, 2, 0):
         write_json(files.retrained(exp_id), a_run(exp_id, 1.0))
-    write_json(files.results / "retrain.json", {"runs": []})
+    write_json(files.summary, {"runs": []})
     write_json(files.results / "policy.json", {})
     collected = results.collect_retraining(files, dict.fromkeys((10, 1, 2, 0), GATES), CONFIG)
     assert [run["exp_id"] for run in collected] == [0, 2, 10]
@@ -147,15 +147,19 @@ def test_a_damaged_result_is_named(files: RunFiles, text: str) -> None:
 
 def test_the_best_retrained_run_is_read_from_the_summary_with_its_seed(files: RunFiles) -> None:
     runs = [a_run(4, 1.0), a_run(7, 2.0), a_run(8, 1.5)]
-    write_json(files.results / "retrain.json", {"runs": runs, **results.summarise(runs)})
+    write_json(files.summary, {"runs": runs, **results.summarise(runs)})
     assert results.best_retrained(files) == {7: 47}
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"best": null}'])
-def test_without_a_summary_there_is_no_best_run(files: RunFiles, text: str | None) -> None:
+def test_without_a_summary_there_is_no_best_run(files: RunFiles) -> None:
+    with pytest.raises(UserError, match=r"^--best: .*retrain\.json does not exist; run re-train\.py first"):
+        results.best_retrained(files)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"best": null}'])
+def test_a_damaged_summary_has_no_best_run(files: RunFiles, text: str) -> None:
     files.make_folders()
-    if text is not None:
-        (files.results / "retrain.json").write_text(text)
+    files.summary.write_text(text)
     with pytest.raises(UserError, match=r"retrain\.json .*again"):
         results.best_retrained(files)
 

@@ -46,10 +46,10 @@ def test_what_an_earlier_run_left_is_found(tmp_path: Path) -> None:
     assert files.left_by_training() == files.left_by_retraining(0, "best") == []
     warmup, best = files.checkpoint("warmup"), files.of_training().best
     others = [files.of_retraining(0, "best").previous, files.retrained(0)]
-    for path in (warmup, best, *others, files.of_retraining(1, "best").latest):
+    for path in (warmup, best, files.summary, *others, files.of_retraining(1, "best").latest):
         path.touch()
-    assert set(files.left_by_training()) == {warmup, best}
-    assert files.left_by_training(but=warmup) == [best]
+    assert set(files.left_by_training()) == {warmup, best, files.summary}
+    assert files.left_by_training(but=warmup) == [best, files.summary]
     assert set(files.left_by_retraining(0, "best")) == set(others)
 
 

@@ -3,7 +3,6 @@
 Exit code 0 where nothing is wrong, 2 where something is.
 """
 
-import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from dataloaders.check.tables import format_summaries, sample_texts
 from dataloaders.check.targets import configured_targets
 from dataloaders.check.wholes import check_wholes
 from dataloaders.options import DataOptions
+from utils.children import num_cores
 from utils.command_line import add_configuration, not_negative
 from utils.config import TestingConfig, load_config
 from utils.errors import UserError, exit_on_user_error
@@ -29,7 +29,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     )
     add_configuration(parser)
     parser.add_argument(
-        "--workers", type=not_negative, default=os.cpu_count(), metavar="N", help="processes (default: one per core)"
+        "--workers", type=not_negative, default=num_cores(), metavar="N", help="processes (default: one per core)"
     )
     parser.add_argument(
         "--pictures", type=Path, metavar="FILE", help="sheet of examples, a PNG (default: runs/check/{exp_name}.png)"

@@ -3,7 +3,6 @@
 Sources are only read. A second run goes on where the first one stopped.
 """
 
-import os
 import shlex
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from dataloaders.prepare.domainnet import prepare_domainnet
 from dataloaders.prepare.nyu_v2 import prepare_nyu_v2
 from dataloaders.prepare.output import Prepared
 from dataloaders.prepare.taskonomy import prepare_taskonomy
+from utils.children import num_cores
 from utils.command_line import not_negative
 from utils.errors import exit_on_user_error
 
@@ -75,7 +75,7 @@ def add_index_folder(command: ArgumentParser) -> None:
 def add_workers(command: ArgumentParser) -> None:
     """How many processes share the work."""
     command.add_argument(
-        "--workers", type=not_negative, default=os.cpu_count(), metavar="N", help="processes (default: one per core)"
+        "--workers", type=not_negative, default=num_cores(), metavar="N", help="processes (default: one per core)"
     )
 
 
