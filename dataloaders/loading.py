@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.queues import Queue
 from operator import itemgetter
 from types import TracebackType
@@ -34,6 +34,9 @@ from utils.memory import return_freed_memory
 
 TaskKey = tuple[str, Key]
 """A task with its own inputs, and the key of one of its samples."""
+
+Check = Callable[[dict], object]
+"""Looks at a batch, and raises `UserError` where something is wrong with it."""
 
 SECONDS_TO_LEARN_OF_AN_END = 2
 """Of a worker's, once its connection is broken; a signal ends the waiting."""
@@ -200,7 +203,10 @@ def _size(sample: dict) -> str:
 
 
 class _Batches(data.Dataset, ABC):
-    """The keys of a batch -> the batch. An error that one sentence explains is returned in its place."""
+    """The keys of a batch -> the batch, checked. An error that one sentence explains is returned in its place."""
+
+    def __init__(self, check: Check | None):
+        self.check = check
 
     @abstractmethod
     def batch(self, keys: list) -> dict:
@@ -208,7 +214,10 @@ class _Batches(data.Dataset, ABC):
 
     def __getitem__(self, keys: list) -> dict | UserError:
         try:
-            return self.batch(keys)
+            batch = self.batch(keys)
+            if self.check:
+                self.check(batch)
+            return batch
         except UserError as error:
             # The file that was being read is not to blame for what the machine failed at.
             return UserError(explanation(error.__cause__) or str(error))
@@ -222,7 +231,8 @@ class _Batches(data.Dataset, ABC):
 class _SharedBatches(_Batches):
     """Batches of the data set that all tasks share."""
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, dataset: Dataset, check: Check | None):
+        super().__init__(check)
         self.dataset = dataset
 
     def batch(self, keys: list[Key]) -> dict:
@@ -235,7 +245,8 @@ class _TaskwiseBatches(_Batches):
     The target of such a task bears the task's name. Everything else, input and name, is kept per task.
     """
 
-    def __init__(self, datasets: Mapping[str, Dataset]):
+    def __init__(self, datasets: Mapping[str, Dataset], check: Check | None):
+        super().__init__(check)
         self.datasets = datasets
 
     def batch(self, keys: list[TaskKey]) -> dict:
@@ -302,7 +313,11 @@ def _unchanged(batch: dict | UserError) -> dict | UserError:
 
 
 def build_loader(
-    dataset: Dataset | Mapping[str, Dataset], sampler: Sampler, num_workers: int, pin_memory: bool
+    dataset: Dataset | Mapping[str, Dataset],
+    sampler: Sampler,
+    num_workers: int,
+    pin_memory: bool,
+    check: Check | None = None,
 ) -> BatchLoader:
     """The loader of `sampler`'s batches of `dataset`, dicts as above; the same workers serve all tasks.
 
@@ -310,14 +325,16 @@ def build_loader(
         dataset: what `sampler` was made for.
         num_workers: 0 loads in this process. Workers live as long as the loader.
         pin_memory: for faster copies to a CUDA device.
+        check: is given each batch where it is made, so that a process that trains does not wait for it.
 
-    Raises (while iterating): UserError of the data set; frames of several sizes in one batch; a fault of the machine.
-    `SampleError` for what the data set did not foresee. RuntimeError of PyTorch, at any moment, where a worker dies.
+    Raises (while iterating): UserError of the data set and of `check`; frames of several sizes in one batch; a fault of
+    the machine. `SampleError` for what the data set did not foresee. RuntimeError of PyTorch, at any moment, where a
+    worker dies.
     """
     if num_workers == 0:
         cv2.setNumThreads(0)  # As in a worker: here it is PyTorch's threads that need the cores.
     return BatchLoader(
-        _TaskwiseBatches(dataset) if isinstance(dataset, Mapping) else _SharedBatches(dataset),
+        (_TaskwiseBatches if isinstance(dataset, Mapping) else _SharedBatches)(dataset, check),
         # Whole batches are asked for, so that all that can fail in making one fails in one place.
         batch_size=None,
         sampler=sampler,

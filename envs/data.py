@@ -1,4 +1,4 @@
-"""The splits of an experiment as streams of batches that are checked and on their device."""
+"""The splits of an experiment as streams of batches whose classes are checked, and that are on their device."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -33,50 +33,38 @@ from utils.distributed import barrier, num_processes, rank
 from utils.errors import UserError
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """The last step of a batch before the network: class numbers checked, tensors moved to the device."""
-
-    tasks: Mapping[str, Task]
-    device: torch.device
-
-    def __call__(self, batch: Batch) -> Batch:
-        check_classes(self.tasks, batch)
-        return to_device(batch, self.device)
-
-
 class BatchStream:
-    """An endless stream of checked batches on the device; workers start with the first batch.
+    """An endless stream of batches on the device; workers start with the first batch.
 
     Processes go from batch to batch together: where one has none, since a file is damaged, all end.
     """
 
-    def __init__(self, loader: BatchLoader, prepare: Preparation) -> None:
+    def __init__(self, loader: BatchLoader, device: torch.device) -> None:
         self._loader = loader
-        self._prepare = prepare
+        self._device = device
         self._batches: Iterator[Batch] | None = None
 
     def __next__(self) -> Batch:
         if self._batches is None:
             self._batches = iter(self._loader)
-        batch = self._prepare(next(self._batches))
+        batch = to_device(next(self._batches), self._device)
         barrier()
         return batch
 
 
 @dataclass(frozen=True)
 class EvaluationBatches:
-    """This process's batches of one evaluation; can be gone through again and again."""
+    """This process's batches of one evaluation, on the device; can be gone through again and again."""
 
     loader: BatchLoader
     num_batches: int
-    prepare: Preparation
+    device: torch.device
 
     def __len__(self) -> int:
         return self.num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.prepare, self.loader)
+        return (to_device(batch, self.device) for batch in self.loader)
 
 
 class Data:
@@ -112,7 +100,7 @@ class Data:
     ) -> None:
         self.seed = seed
         self._num_workers = settings.num_workers
-        self._prepare = Preparation(tasks, device)
+        self._tasks, self._device = tasks, device
         options = replace(data_options(settings, tasks, seed), vocabulary=vocabulary)
         self._training = {split: open_dataset(settings.dataset, options, split, True) for split in training_splits}
         self._evaluation = {split: open_dataset(settings.dataset, options, split, False) for split in evaluation_splits}
@@ -144,7 +132,7 @@ class Data:
         dataset = self._training[split]
         sampler = training_sampler(dataset, batch_size, self.seed, split, start)
         own = part_of_every_batch(sampler, rank(), num_processes())
-        return BatchStream(self._loader(dataset, own), self._prepare)
+        return BatchStream(self._loader(dataset, own), self._device)
 
     def evaluation(self, split: str, batch_size: int, whole: bool, most: int | None = None) -> EvaluationBatches:
         """Samples as they are, always in the same order.
@@ -171,10 +159,11 @@ class Data:
         dataset = self._evaluation[split]
         sampler = evaluation_sampler(dataset, batch_size, keep_last=whole)
         own = BatchesInTurns(sampler, part, num_parts, most)
-        return EvaluationBatches(self._loader(dataset, own), len(own), self._prepare)
+        return EvaluationBatches(self._loader(dataset, own), len(own), self._device)
 
     def _loader(self, dataset: Dataset | dict[str, Dataset], sampler: Sampler) -> BatchLoader:
-        return build_loader(dataset, sampler, self._num_workers, self._prepare.device.type == "cuda")
+        check = partial(check_classes, self._tasks)
+        return build_loader(dataset, sampler, self._num_workers, self._device.type == "cuda", check)
 
 
 def data_options(settings: DataloadSection, tasks: Mapping[str, Task], seed: int) -> DataOptions:

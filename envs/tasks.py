@@ -49,6 +49,11 @@ PROTOCOLS = ("release", "standard")
 """Ways to measure, see `envs.metrics`. The release's is comparable with the paper, and what `score` reads."""
 
 
+def unchanged(prediction: Tensor) -> Tensor:
+    """Of tasks whose predictions have the form of their targets."""
+    return prediction
+
+
 @dataclass(frozen=True)
 class Task:
     """All that training and evaluation need to know of a task.
@@ -80,7 +85,7 @@ class Task:
     """Values in the form of the target, without the batch axis -> colours; None where there is nothing to draw."""
     units: Mapping[str, str]
     """Metric -> unit; metrics without one are plain numbers (mIoU, Pixel Acc and accuracy between 0 and 1)."""
-    to_target: Callable[[Tensor], Tensor] = lambda prediction: prediction
+    to_target: Callable[[Tensor], Tensor] = unchanged
     """Prediction -> values in the form of the target."""
     per_pixel: bool = True
     """Whether it predicts a map; False where it predicts one class for the whole input."""
@@ -230,7 +235,7 @@ def classification(domain: str, num_classes: int) -> Task:
 def check_classes(tasks: Mapping[str, Task], batch: Batch) -> None:
     """Refuse class numbers that a head does not have; on a GPU they would end in a device error.
 
-    Cheap while the batch is still on the CPU. Tasks that the batch does not serve are skipped.
+    Meant for where the batch is made: on the CPU, beside the training. Tasks that the batch does not serve are skipped.
 
     Raises:
         UserError: a target of integers holds a number that is not below the task's number of channels; in maps,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from envs.data import BatchStream, Data, Preparation
+from envs.data import BatchStream, Data
 from envs.losses import Batch
 from envs.task_sets import build_tasks
 from tests.small_runs import CPU, TASKS, small_data, small_frames
@@ -88,21 +88,20 @@ def test_a_class_that_the_head_lacks_stops_with_its_frame(tmp_path: Path) -> Non
         next(iter(few_classes.evaluation("test", batch_size=2, whole=True)))
 
 
-def test_a_stream_opens_its_loader_with_the_first_batch_and_prepares_each() -> None:
+def test_a_stream_opens_its_loader_with_the_first_batch_and_moves_each_to_the_device() -> None:
     opened = []
 
     class Loader:
         def __iter__(self) -> Iterator[Batch]:
             opened.append(True)
-            seg = torch.zeros(1, 2, 2, dtype=torch.int64)
-            yield {"img": torch.ones(1, 3, 2, 2), "seg": seg, "name": ["right"]}
-            yield {"img": torch.ones(1, 3, 2, 2), "seg": seg + 10, "name": ["wrong"]}
+            yield {"img": torch.ones(1, 3, 2, 2), "name": ["first"]}
+            yield {"img": torch.ones(1, 3, 2, 2), "name": ["second"]}
 
-    stream = BatchStream(Loader(), Preparation(TEN_CLASSES, CPU))
+    stream = BatchStream(Loader(), torch.device("meta"))
     assert not opened
-    assert next(stream)["name"] == ["right"]
-    with pytest.raises(UserError, match="wrong"):
-        next(stream)
+    for name in ("first", "second"):
+        batch = next(stream)
+        assert (batch["img"].device.type, batch["name"]) == ("meta", [name])
     assert opened == [True]
 
 

@@ -285,6 +285,24 @@ def test_error_of_a_worker_reaches_the_user_as_its_own_sentence(num_workers: int
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
+def test_batches_are_checked_by_the_process_that_makes_them(num_workers: int) -> None:
+    def check(batch: dict) -> None:
+        if "0:3" in batch["name"]:
+            raise UserError(f"0:3 is wrong, says process {os.getpid()}")
+
+    loader = build_loader(KeyDataset(), FixedOrderBatchSampler(range(5), 2, keep_last=True), num_workers, False, check)
+    names, sentence = [], ""
+    try:
+        for batch in loader:
+            names += batch["name"]
+    except UserError as error:
+        sentence = str(error)
+    assert names == ["0:0", "0:1"]
+    assert sentence.startswith("0:3 is wrong, says process ")
+    assert sentence.endswith(f" {os.getpid()}") == (num_workers == 0)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize(
     ("kind", "sample"),
     [

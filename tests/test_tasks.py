@@ -1,5 +1,6 @@
 """Task records: what they hold, what their pictures show, which classes a head has."""
 
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -28,6 +29,11 @@ def full_set(dataset: str) -> dict[str, Task]:
 
 
 class TestRecords:
+    @every_set
+    def test_they_go_to_the_processes_that_load_data(self, dataset: str) -> None:
+        tasks = full_set(dataset)
+        assert pickle.loads(pickle.dumps(tasks)).keys() == tasks.keys()
+
     @every_set
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_they_speak_of_metrics_that_exist(self, dataset: str, protocol: str) -> None:
