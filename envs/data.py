@@ -25,7 +25,7 @@ from dataloaders.sharding import BatchesInTurns, part_of_every_batch, refuse_une
 from dataloaders.transforms import subtract_mean
 from envs.batches import ClassNames, inputs_of
 from envs.losses import Batch
-from envs.tasks import Task, check_classes
+from envs.tasks import Task, check_classes, known_classes
 from models.multitask import Inputs
 from utils.config import DataloadSection
 from utils.devices import to_device
@@ -100,7 +100,7 @@ class Data:
     ) -> None:
         self.seed = seed
         self._num_workers = settings.num_workers
-        self._tasks, self._device = tasks, device
+        self._known_classes, self._device = known_classes(tasks), device
         options = replace(data_options(settings, tasks, seed), vocabulary=vocabulary)
         self._training = {split: open_dataset(settings.dataset, options, split, True) for split in training_splits}
         self._evaluation = {split: open_dataset(settings.dataset, options, split, False) for split in evaluation_splits}
@@ -162,7 +162,7 @@ class Data:
         return EvaluationBatches(self._loader(dataset, own), len(own), self._device)
 
     def _loader(self, dataset: Dataset | dict[str, Dataset], sampler: Sampler) -> BatchLoader:
-        check = partial(check_classes, self._tasks)
+        check = partial(check_classes, self._known_classes)
         return build_loader(dataset, sampler, self._num_workers, self._device.type == "cuda", check)
 
 
@@ -197,7 +197,7 @@ def notes_of(opened: Iterable[Dataset | dict[str, Dataset]]) -> Iterator[str]:
 
 def class_names_of(opened: Iterable[Dataset | dict[str, Dataset]]) -> ClassNames:
     """Those that any split of a task with inputs of its own tells."""
-    names: ClassNames = {}
+    names: dict[str, dict[int, str]] = {}
     for dataset in opened:
         if isinstance(dataset, dict):
             for task, own in dataset.items():
@@ -210,21 +210,10 @@ def parts_of(opened: Iterable[Dataset | dict[str, Dataset]]) -> list[Dataset]:
     return [part for dataset in opened for part in (dataset.values() if isinstance(dataset, dict) else [dataset])]
 
 
-@dataclass(frozen=True)
-class ImageBatches:
-    """A folder of one's own images, one per batch ("img" and "name"), on the device."""
-
-    loader: BatchLoader
-    device: torch.device
-
-    def __iter__(self) -> Iterator[Batch]:
-        return (to_device(batch, self.device) for batch in self.loader)
-
-
 def own_images(
     folder: Path, settings: DataloadSection, tasks: Mapping[str, Task], device: torch.device
-) -> ImageBatches:
-    """The images of a folder, for all tasks, in the form that their network takes.
+) -> EvaluationBatches:
+    """The images of a folder ("img" and "name"), one by one, for all tasks, in the form that their network takes.
 
     Raises:
         UserError: as `ImageFolder`, and where the tasks are about texts.
@@ -236,4 +225,5 @@ def own_images(
         encode = partial(encode_frame, size=data_options(settings, tasks, seed=0).required_crop_size)
     images = ImageFolder(folder, encode)
     sampler = evaluation_sampler(images, batch_size=1, keep_last=True)
-    return ImageBatches(build_loader(images, sampler, settings.num_workers, device.type == "cuda"), device)
+    loader = build_loader(images, sampler, settings.num_workers, device.type == "cuda")
+    return EvaluationBatches(loader, len(sampler), device)

@@ -203,8 +203,8 @@ def learn_policy(
             end_period(run, learning)
         if progress.lacks_best:
             run.logger.message(
-                f"training ended before iteration {best_from}, from which on an evaluation may be best, since the "
-                "curriculum is over: the final state becomes best"
+                f"training ended before iteration {best_from}, when the curriculum would have been over and an "
+                "evaluation could be best: the final state becomes best"
             )
             keep_final_as_best(run, learning)
         learning.save_latest(run)

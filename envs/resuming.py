@@ -109,8 +109,8 @@ def make_room(left: Sequence[Path], overwrite: bool) -> None:
     """Remove what an earlier run left, where that is wanted; else raise `UserError`."""
     if left and not overwrite:
         raise UserError(
-            f"{left[0]} is there already, and a new run would write over it: add --overwrite if it may, or choose "
-            "another exp_name."
+            f"{left[0]} is there already, and a new run would replace or remove it: add --overwrite if it may, or "
+            "choose another exp_name."
         )
     for path in left:
         path.unlink()

@@ -55,7 +55,7 @@ class RunFiles:
     def left_by_training(self, but: Path | None = None) -> list[Path]:
         """Checkpoints and policy of an earlier train.py, `but` the checkpoint that a new run begins from.
 
-        So is the summary of the architectures sampled from that policy, the best of which test.py would take.
+        With the policy goes the summary of the architectures sampled from it, the best of which test.py would take.
         `previous` comes first: where it is gone and `latest` is not, nothing is lost yet.
         """
         training = self.of_training()

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,11 +50,6 @@ PROTOCOLS = ("release", "standard")
 """Ways to measure, see `envs.metrics`. The release's is comparable with the paper, and what `score` reads."""
 
 
-def unchanged(prediction: Tensor) -> Tensor:
-    """Of tasks whose predictions have the form of their targets."""
-    return prediction
-
-
 @dataclass(frozen=True)
 class Task:
     """All that training and evaluation need to know of a task.
@@ -85,7 +81,7 @@ class Task:
     """Values in the form of the target, without the batch axis -> colours; None where there is nothing to draw."""
     units: Mapping[str, str]
     """Metric -> unit; metrics without one are plain numbers (mIoU, Pixel Acc and accuracy between 0 and 1)."""
-    to_target: Callable[[Tensor], Tensor] = unchanged
+    to_target: Callable[[Tensor], Tensor] = lambda prediction: prediction
     """Prediction -> values in the form of the target."""
     per_pixel: bool = True
     """Whether it predicts a map; False where it predicts one class for the whole input."""
@@ -232,27 +228,45 @@ def classification(domain: str, num_classes: int) -> Task:
 # ----------------------------------------------------------------------------------------------- class numbers
 
 
-def check_classes(tasks: Mapping[str, Task], batch: Batch) -> None:
+class KnownClasses(NamedTuple):
+    """The class numbers of one task: all that the processes that make batches need of its record.
+
+    Attributes:
+        target: the entry of the batch that holds them.
+        number: they are below it.
+        per_pixel: whether it is a map, where 255 (no label) may occur too.
+    """
+
+    target: str
+    number: int
+    per_pixel: bool
+
+
+def known_classes(tasks: Mapping[str, Task]) -> dict[str, KnownClasses]:
+    """The classes that the tasks' heads have."""
+    return {name: KnownClasses(task.target, task.num_channels, task.per_pixel) for name, task in tasks.items()}
+
+
+def check_classes(known: Mapping[str, KnownClasses], batch: Batch) -> None:
     """Refuse class numbers that a head does not have; on a GPU they would end in a device error.
 
     Meant for where the batch is made: on the CPU, beside the training. Tasks that the batch does not serve are skipped.
 
     Raises:
-        UserError: a target of integers holds a number that is not below the task's number of channels; in maps,
-            255 (no label) passes too.
+        UserError: a target of integers holds another number.
     """
-    for task in tasks.values():
-        classes = batch.get(task.target)
+    for name, (target, number, per_pixel) in known.items():
+        classes = batch.get(target)
         if classes is None or torch.is_floating_point(classes):
             continue
-        unknown = (classes < 0) | (classes >= task.num_channels)
-        if task.per_pixel:
+        unknown = (classes < 0) | (classes >= number)
+        if per_pixel:
             unknown &= classes != IGNORED_CLASS
         if unknown.any():
             sample, class_number = int(unknown.nonzero()[0, 0]), int(classes[unknown][0])
-            names = batch["name"][task.name] if isinstance(batch["name"], Mapping) else batch["name"]
-            known = f"0..{task.num_channels - 1}" + (f" (and {IGNORED_CLASS})" if task.per_pixel else "")
+            names = batch["name"][name] if isinstance(batch["name"], Mapping) else batch["name"]
+            all_known = f"0..{number - 1}" + (f" (and {IGNORED_CLASS})" if per_pixel else "")
             raise UserError(
-                f"{names[sample]}: class {class_number} occurs, but {task.name} has the classes {known}; "
-                "correct tasks_num_class or the labels."
+                f"{names[sample]}: class {class_number} occurs, but {name} has the classes {all_known}; correct "
+                "tasks_num_class or the labels."
             )

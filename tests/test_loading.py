@@ -284,13 +284,17 @@ def test_error_of_a_worker_reaches_the_user_as_its_own_sentence(num_workers: int
     assert sentence == "frame/3.png cannot be read: replace the file"
 
 
+def refuse_the_fourth(batch: dict) -> None:
+    """A check of batches, which tells the process that it ran in."""
+    if "0:3" in batch["name"]:
+        raise UserError(f"0:3 is wrong, says process {os.getpid()}")
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_batches_are_checked_by_the_process_that_makes_them(num_workers: int) -> None:
-    def check(batch: dict) -> None:
-        if "0:3" in batch["name"]:
-            raise UserError(f"0:3 is wrong, says process {os.getpid()}")
-
-    loader = build_loader(KeyDataset(), FixedOrderBatchSampler(range(5), 2, keep_last=True), num_workers, False, check)
+    loader = build_loader(
+        KeyDataset(), FixedOrderBatchSampler(range(5), 2, keep_last=True), num_workers, False, refuse_the_fourth
+    )
     names, sentence = [], ""
     try:
         for batch in loader:

@@ -15,7 +15,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,8 +90,10 @@ def joined_processes() -> Iterator[None]:
     except EndedElsewhere:
         time.sleep(LINGERING)
         raise
-    except SystemExit:
-        _channel.close()  # told to stop, which all are at the same moment
+    except SystemExit:  # told to stop, which all are at the same step
+        with suppress(RuntimeError):  # one is gone already
+            barrier()
+            _channel.close()
         raise
     except KeyboardInterrupt:
         if is_first_process():

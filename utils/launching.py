@@ -74,7 +74,9 @@ def run_processes(num_processes: int) -> int:
 
 
 def _report_failure(name: str, copy: subprocess.Popen, errors: IO[bytes] | None) -> None:
-    if errors:
+    if copy.returncode in STOPPED:
+        _say(f"{name} was told to stop", sys.stderr)  # it alone, but all stop at the same step
+    elif errors:
         _say(f"{name} {manner(copy)}; it said:\n{last_words(errors)}", sys.stderr)
     elif exit_code(copy) != FAILED:  # with which scripts end that have said why in a sentence
         _say(f"{name} {manner(copy)}", sys.stderr)
@@ -97,9 +99,8 @@ def _start_copy(
 
 
 def _has_failed(process: subprocess.Popen, signals: Sequence[int]) -> bool:
-    """Who was told to stop, here or by itself, and ends with such a code has saved: the others do as well."""
-    was_told = bool(signals) or process.returncode > 0
-    return exit_code(process) not in ({0, *STOPPED} if was_told else {0})
+    code = exit_code(process)
+    return code != 0 and not (signals and code in STOPPED)
 
 
 def _free_port() -> int:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, call
 
 import pytest
 import torch
@@ -34,6 +34,7 @@ from utils.collectives import sums_by_name
 from utils.config import DataloadSection
 from utils.devices import choose_device
 from utils.distributed import (
+    PATIENCE,
     all_gather_object,
     done_by_first,
     first_process_ahead,
@@ -277,13 +278,13 @@ def test_a_place_that_is_not_wholly_said_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_processes_that_are_told_to_stop_part_in_good_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    channel = Mock(num_processes=2, rank=0)
+    channel = Mock(num_processes=2, rank=0, **{"numbers_of_all.return_value": [0, 0]})
     monkeypatch.setattr("utils.channel.Channel", lambda *patience: channel)
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "2")
     with pytest.raises(Interrupted), joined_processes():
         raise Interrupted(signal.SIGTERM)
-    channel.close.assert_called_once_with()
+    assert channel.method_calls == [call.numbers_of_all(0, PATIENCE), call.close()], "it closes after numbers alone"
 
 
 def test_a_process_that_is_alone_knows_it_without_torch() -> None:
