@@ -65,7 +65,9 @@ class ScriptServer:
 
 def serve() -> None:
     """The side that runs scripts."""
+    import matplotlib.backends.backend_agg  # noqa: F401  what the first figure imports
     import torch
+    import torch._dynamo  # and the first optimiser
 
     import envs.experiment
     import envs.policy_learning
