@@ -23,7 +23,7 @@ demo: $(VENV)/installed  ## Render rooms, learn a policy, retrain 8 architecture
 	$(RUN) re-train.py --config $(DEMO) --exp_ids 0 1 2 3 4 5 6 7 --overwrite
 	$(RUN) test.py --config $(DEMO) --best --constant
 
-test: export OMP_WAIT_POLICY = passive  # threads that wait leave their core to the tests beside them
+test faults: export OMP_WAIT_POLICY = passive  # threads that wait leave their core to the tests beside them
 test: $(VENV)/installed lint  ## Lint, and all tests but the long ones
 	$(RUN) -m pytest -q -m "not long and not faults" -n auto --maxprocesses 4 --dist loadfile
 
@@ -31,7 +31,7 @@ test-long: $(VENV)/installed  ## The whole demo as a test: minutes
 	$(RUN) -m pytest -q -m long
 
 faults: $(VENV)/installed  ## Hundreds of kills and full disks, each followed by --resume: three quarters of an hour
-	$(RUN) -m pytest -q -s -m faults
+	$(RUN) -m pytest -q -rP -m faults -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/installed  ## Style and formatting
 	$(RUN) -m ruff check .

@@ -270,21 +270,27 @@ def test_opencv_leaves_the_cores_to_pytorch_where_there_is_no_worker() -> None:
     assert batch["threads"][:, 0].unique().tolist() == [1]
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_error_of_a_worker_reaches_the_user_as_its_own_sentence(num_workers: int) -> None:
-    loader = build_loader(BrokenDataset(), FixedOrderBatchSampler(range(5), 2, keep_last=True), num_workers, False)
-    names, sentence = [], None
+def batches_and_error(loader: DataLoader) -> tuple[list[dict], str]:
+    """The batches that come before the error, and what it says."""
+    batches = []
     # Not pytest.raises: it would keep the loader alive in a reference cycle.
     try:
         for batch in loader:
-            names += batch["name"]
+            batches.append(batch)
     except UserError as error:
-        sentence = str(error)
-    assert names == ["0:0", "0:1"]
-    assert sentence == "frame/3.png cannot be read: replace the file"
+        return batches, str(error)
+    raise AssertionError("no error")
 
 
-def refuse_the_fourth(batch: dict) -> None:
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_error_of_a_worker_reaches_the_user_as_its_own_sentence(num_workers: int) -> None:
+    loader = build_loader(BrokenDataset(), FixedOrderBatchSampler(range(5), 2, keep_last=True), num_workers, False)
+    batches, error = batches_and_error(loader)
+    assert [batch["name"] for batch in batches] == [["0:0", "0:1"]]
+    assert error == "frame/3.png cannot be read: replace the file"
+
+
+def refuse_sample_3(batch: dict) -> None:
     """A check of batches, which tells the process that it ran in."""
     if "0:3" in batch["name"]:
         raise UserError(f"0:3 is wrong, says process {os.getpid()}")
@@ -292,18 +298,11 @@ def refuse_the_fourth(batch: dict) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_batches_are_checked_by_the_process_that_makes_them(num_workers: int) -> None:
-    loader = build_loader(
-        KeyDataset(), FixedOrderBatchSampler(range(5), 2, keep_last=True), num_workers, False, refuse_the_fourth
-    )
-    names, sentence = [], ""
-    try:
-        for batch in loader:
-            names += batch["name"]
-    except UserError as error:
-        sentence = str(error)
-    assert names == ["0:0", "0:1"]
-    assert sentence.startswith("0:3 is wrong, says process ")
-    assert sentence.endswith(f" {os.getpid()}") == (num_workers == 0)
+    sampler = FixedOrderBatchSampler(range(5), 2, keep_last=True)
+    batches, error = batches_and_error(build_loader(KeyDataset(), sampler, num_workers, False, refuse_sample_3))
+    assert [batch["name"] for batch in batches] == [["0:0", "0:1"]]
+    assert error.startswith("0:3 is wrong, says process ")
+    assert error.endswith(f" {os.getpid()}") == (num_workers == 0)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -444,12 +443,8 @@ def test_tasks_may_have_texts_for_inputs() -> None:
 def test_error_of_one_task_reaches_the_user_as_its_own_sentence(num_workers: int) -> None:
     tasks = two_tasks(broken=3)
     loader = build_loader(tasks, evaluation_sampler(tasks, 2, keep_last=True), num_workers, False)
-    names, sentence = [], None
-    try:
-        for batch in loader:
-            names += batch["name"]["photo"]
-    except UserError as error:
-        sentence = str(error)
+    batches, error = batches_and_error(loader)
+    names = [name for batch in batches for name in batch["name"]["photo"]]
     assert len(names) in (0, 2, 4), "whole batches come before it"
     assert "photo 3" not in names
-    assert sentence == "photo 3 cannot be read: replace the file"
+    assert error == "photo 3 cannot be read: replace the file"
