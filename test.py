@@ -75,7 +75,7 @@ def test_architectures(arguments: Namespace, config: TestingConfig, files: RunFi
         else:
             splits = ["test", "train"] if arguments.constant else ["test"]
             vocabulary = common_vocabulary(architectures.values())
-            data = Data(config.dataload, tasks, config.seed[0], device, (), splits, vocabulary)
+            data = Data(config.dataload, tasks, config.seed[0], device, (), splits, vocabulary).decoded()
             for note in data.notes:
                 print(note)
     constant = test_constant_predictor(data, tasks, device) if arguments.constant else None

@@ -67,6 +67,7 @@ def train(arguments: Namespace, config: TrainingConfig, files: RunFiles) -> None
         data = Data(config.dataload, tasks, seed, device, TRAINING_SPLITS, ["val"], start.vocabulary)
         data.refuse_unequal_parts(config.train.batch_size)
         start.settle(data, files, arguments.overwrite)
+        data = data.decoded()
 
     with open_log(files.logs, start.iteration, start.log_position) as logger, Interruption() as interruption:
         for line in [device_line, *notes_on_precision(config.train.precision, device), *data.notes, *start.notes]:

@@ -157,7 +157,7 @@ def open_ways(folder: Path, extent: Extent, rewrite: Callable[[Path], None] | No
         for path in sorted(root.glob("*/*.png")):
             rewrite(path)
     files = NYUv2(root, "train", TARGETS, extent.crop_size, "release")
-    packed = NYUv2(root, "train", TARGETS, extent.crop_size, "release", cache=Cache(folder / "cache"))
+    packed = NYUv2(root, "train", TARGETS, extent.crop_size, "release", cache=Cache(folder / "cache")).decoded()
     return {BASELINE: Straightforward(files), FILES: files, CACHE: packed}
 
 

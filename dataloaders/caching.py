@@ -135,7 +135,8 @@ def fingerprint_of(decoding: Decoding[Item], items: Sequence[Item]) -> str:
                 raise UserError(
                     f"{file} cannot be read ({error}): put it there, or correct the list of splits"
                 ) from error
-            state.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+            # Of a file's times the first can be set, as archives do that are unpacked; the second is the system's own.
+            state.update(f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n".encode())
     return state.hexdigest()[:32]
 
 

@@ -11,7 +11,9 @@ Every domain is a task with images of its own, so a split is {domain: `Domain`}.
 import math
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -75,7 +77,8 @@ class Domain:
         size: (height, width) that every image is brought to, in pixels.
         training: mirror at random and crop before that, or take the whole image.
         seed: key of the augmentation's draws, together with split, domain, pass number and index.
-        packed: the images as a cache keeps them, {"img": uint8 RGB [H, W, 3]}; None decodes their files each time.
+        pack: gives the images as a cache keeps them, {"img": uint8 RGB [H, W, 3]}, for `decoded`; None decodes their
+            files each time.
 
     Attributes:
         class_names: class -> name, as far as the images' folders tell.
@@ -94,7 +97,7 @@ class Domain:
         training: bool,
         seed: int = 0,
         notes: tuple[str, ...] = (),
-        packed: PackedSamples | None = None,
+        pack: Callable[[], PackedSamples] | None = None,
     ):
         self.dataroot = dataroot
         self.domain = domain
@@ -103,12 +106,25 @@ class Domain:
         self.size = size
         self.training = training
         self.seed = seed
-        self.packed = packed
-        self.notes = (*notes, packed.note) if packed else notes
+        self.notes = notes
+        self.packed: PackedSamples | None = None
+        self._pack = pack
         self.class_names = folder_names(images)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def decoded(self) -> "Domain":
+        """The same images from the cache, where there is one; they are decoded now if they must be.
+
+        Raises: UserError for an image that cannot be read, and as `Cache.samples_of`.
+        """
+        if self._pack is None:
+            return self
+        other = copy(self)
+        other.packed, other._pack = self._pack(), None
+        other.notes = (*self.notes, other.packed.note)
+        return other
 
     def source_of(self, index: int) -> str:
         """The file of an image, for messages."""
@@ -136,9 +152,9 @@ def open_domainnet(options: DataOptions, split: str, training: bool) -> dict[str
         images = own.members_of(split)
         refuse_missing((os.path.join(options.dataroot, image.file) for image in images), split, own.source)
         refuse_other_classes(images, options.targets[domain], own.source)
-        packed = pack(options.cache, options.dataroot, domain, own, split) if options.cache else None
+        packing = partial(pack, options.cache, options.dataroot, domain, own, split) if options.cache else None
         domains[domain] = Domain(
-            options.dataroot, domain, images, split, size, training, options.seed, own.notes, packed
+            options.dataroot, domain, images, split, size, training, options.seed, own.notes, packing
         )
     return domains
 

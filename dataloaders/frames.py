@@ -10,6 +10,7 @@ import re
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -90,8 +91,7 @@ class FrameDataset(ABC):
         split: the one to take.
         augment: the random changes of training; None for whole frames as they are.
         seed: key of the augmentation's draws, together with split, pass number and index.
-        cache: where what `read` returns is kept; None reads the files again each time. With a cache, `read` is called
-            before this constructor ends: a subclass first sets the attributes that it needs.
+        cache: where `decoded` keeps what `read` returns; None reads the files again each time.
         read_settings: values besides the files that the result of `read` depends on.
 
     Attributes:
@@ -118,8 +118,9 @@ class FrameDataset(ABC):
         self.split = split
         self.augment = augment
         self.seed = seed
-        self.packed = self.pack(cache, splits, read_settings) if cache else None
-        self.notes = (*splits.notes, self.packed.note) if self.packed else splits.notes
+        self.notes = splits.notes
+        self.packed: PackedSamples | None = None
+        self._to_pack = (cache, splits, read_settings) if cache else None
 
     @abstractmethod
     def read(self, frame: Frame) -> Sample:
@@ -146,6 +147,18 @@ class FrameDataset(ABC):
             # `encode` gets its own arrays, as it does from `read`: those of a cache cannot be written to.
             sample = {name: np.require(array, requirements="W") for name, array in sample.items()}
         return {"name": frame["img"].stem, **self.encode(sample)}
+
+    def decoded(self) -> "FrameDataset":
+        """The same frames from the cache, where there is one; they are decoded now if they must be.
+
+        Raises: UserError for a frame that cannot be read, and as `Cache.samples_of`.
+        """
+        if self._to_pack is None:
+            return self
+        other = copy(self)
+        other.packed, other._to_pack = self.pack(*self._to_pack), None
+        other.notes = (*self.notes, other.packed.note)
+        return other
 
     def pack(self, cache: Cache, splits: Splits[Row], read_settings: tuple[object, ...]) -> PackedSamples:
         """The frames as a cache keeps them, together with those of the splits that have some of them, too.
@@ -296,7 +309,7 @@ def _read_values(file: BinaryIO, size: int) -> np.ndarray:
         expected = num_values * dtype.itemsize
         raise ValueError(f"{num_bytes} bytes of values, where an array {list(shape)} of {dtype} has {expected}")
     if math.prod(shape[:2]) > MOST_PIXELS or num_values > MOST_CHANNELS * MOST_PIXELS:
-        raise ValueError(f"an array {list(shape)} has more than {MOST_PIXELS / 1e6:.0f} million pixels")
+        raise ValueError(f"an array {list(shape)} has more than {MOST_PIXELS:,} pixels")
     if dtype.hasobject:
         raise ValueError("an array of Python objects")
     return np.fromfile(file, dtype, num_values).reshape(shape, order="F" if is_fortran else "C")

@@ -13,7 +13,11 @@ Key = tuple[int, int]
 
 
 class Dataset(Protocol):
-    """Samples by key. A data set may tell its `split`, and its `source_of(index)`, the file a sample is made from."""
+    """Samples by key.
+
+    A data set may tell its `split`, its `source_of(index)`, the file a sample is made from, and what `decoded()` it is:
+    the same with samples from a cache, which is made now if there is none.
+    """
 
     def __len__(self) -> int: ...
 

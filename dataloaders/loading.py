@@ -12,6 +12,7 @@ there is {task: data set}, and a step takes one batch of every task:
 """
 
 import itertools
+import multiprocessing
 import os
 import sys
 import time
@@ -281,6 +282,15 @@ class BatchLoader(DataLoader):
             raise UserError(f"a data loading process ended ({error!r}): lower dataload.num_workers") from error
 
 
+def _way_to_start() -> str:
+    """How workers are started: as this system does, but not by a fork server, as Linux does since Python 3.14.
+
+    That server knows neither which signals this process holds back nor which files of a cache it has open.
+    """
+    method = multiprocessing.get_start_method()
+    return "fork" if method == "forkserver" else method
+
+
 def _start_worker(worker: int) -> None:
     # One thread per worker: PyTorch sees to its own, OpenCV's would fight over the cores.
     cv2.setNumThreads(0)
@@ -341,6 +351,7 @@ def build_loader(
         collate_fn=_unchanged,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        multiprocessing_context=_way_to_start() if num_workers else None,
         worker_init_fn=_start_worker,
         persistent_workers=num_workers > 0,
         # A generator of its own: else each new iteration would draw from the global one, which training uses.

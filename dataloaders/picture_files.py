@@ -192,7 +192,7 @@ def read_picture_file(path: Path) -> bytes:
         raise UserError(f"{path} is not a whole image (of PNG, JPEG, BMP or TIFF): replace the file") from error
     if height * width > MOST_PIXELS:
         raise UserError(
-            f"{path} claims to be {height}x{width} pixels, but at most {MOST_PIXELS / 1e6:.0f} million are decoded: "
+            f"{path} claims to be {height}x{width} pixels, but at most {MOST_PIXELS:,} are decoded: "
             "make it smaller, or replace the file if it is not so large"
         )
     if is_truncated_jpeg(content):

@@ -28,7 +28,7 @@ from envs.losses import Batch
 from envs.tasks import Task, check_classes, known_classes
 from models.multitask import Inputs
 from utils.config import DataloadSection
-from utils.devices import to_device
+from utils.devices import on_device
 from utils.distributed import barrier, num_processes, rank
 from utils.errors import UserError
 
@@ -46,8 +46,8 @@ class BatchStream:
 
     def __next__(self) -> Batch:
         if self._batches is None:
-            self._batches = iter(self._loader)
-        batch = to_device(next(self._batches), self._device)
+            self._batches = on_device(self._loader, self._device)
+        batch = next(self._batches)
         barrier()
         return batch
 
@@ -64,7 +64,7 @@ class EvaluationBatches:
         return self.num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        return (to_device(batch, self.device) for batch in self.loader)
+        return on_device(self.loader, self.device)
 
 
 class Data:
@@ -75,7 +75,6 @@ class Data:
     Attributes:
         seed: key of every random draw of the pipeline.
         num_samples: split that is trained on -> number of samples, or {task: number} where tasks have their own.
-        notes: what the user should know about the data root.
         class_names: task -> class -> name, as far as the data tell.
         vocabulary: the words of texts, to be kept with the checkpoint; None for images.
 
@@ -85,7 +84,8 @@ class Data:
         vocabulary: the words of texts as a checkpoint keeps them; None builds it from the train split.
 
     Raises:
-        UserError: whatever is wrong with the data root and these splits, before anything is computed.
+        UserError: whatever is wrong with the data root and these splits, as far as it is known before files of samples
+            are opened.
     """
 
     def __init__(
@@ -106,17 +106,33 @@ class Data:
         self._evaluation = {split: open_dataset(settings.dataset, options, split, False) for split in evaluation_splits}
         self.num_samples = {split: num_samples_of(dataset) for split, dataset in self._training.items()}
         datasets = [part for opened in (self._training, self._evaluation) for part in parts_of(opened.values())]
-        self.notes = tuple(
-            dict.fromkeys(note for opened in (self._training, self._evaluation) for note in notes_of(opened.values()))
-        )
         self.class_names = class_names_of([*self._training.values(), *self._evaluation.values()])
         self.vocabulary = next((dataset.vocabulary.words for dataset in datasets if isinstance(dataset, Reviews)), None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the data root, and about the cache where samples come from one."""
+        opened = (*self._training.values(), *self._evaluation.values())
+        return tuple(dict.fromkeys(notes_of(opened)))
 
     def with_seed(self, seed: int) -> "Data":
         """The same splits, with other random draws; nothing is opened again."""
         other = copy(self)
         other.seed = seed
         other._training = {split: with_seed(dataset, seed) for split, dataset in self._training.items()}
+        return other
+
+    def decoded(self) -> "Data":
+        """The same splits, whose samples come from `dataload.cache`, where there is one.
+
+        What it does not have is decoded now, which may take hours: all else that can be wrong is looked for before.
+
+        Raises:
+            UserError: a file of samples cannot be read, or the cache cannot be written.
+        """
+        other = copy(self)
+        other._training = {split: decoded(dataset) for split, dataset in self._training.items()}
+        other._evaluation = {split: decoded(dataset) for split, dataset in self._evaluation.items()}
         return other
 
     def refuse_unequal_parts(self, batch_size: int) -> None:
@@ -178,6 +194,13 @@ def with_seed(dataset: Dataset | dict[str, Dataset], seed: int) -> Dataset | dic
     other = copy(dataset)
     other.seed = seed
     return other
+
+
+def decoded(dataset: Dataset | dict[str, Dataset]) -> Dataset | dict[str, Dataset]:
+    """A data set, or that of each task, with samples from its cache, if it can have one."""
+    if isinstance(dataset, dict):
+        return {task: decoded(own) for task, own in dataset.items()}
+    return dataset.decoded() if hasattr(dataset, "decoded") else dataset
 
 
 def num_samples_of(dataset: Dataset | dict[str, Dataset]) -> int | dict[str, int]:

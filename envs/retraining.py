@@ -67,13 +67,15 @@ def plan_retraining(
     data = Data(config.dataload, tasks, config.seed[0], device, ["train"], ["val"], learned.vocabulary)
     data.refuse_unequal_parts(config.train.batch_size)
     from_policy_learning = config.retrain_from_pl
+    pretrained = None if from_policy_learning else pretrained_state(config)
+    remaining = remaining_seeds(config, files, seeds, architectures, data, resume, overwrite)
     return RetrainingPlan(
         tasks=tasks,
-        data=data,
+        data=data.decoded(),
         learned_net=learned_net if from_policy_learning else None,
-        pretrained=None if from_policy_learning else pretrained_state(config),
+        pretrained=pretrained,
         architectures=architectures,
-        remaining=remaining_seeds(config, files, seeds, architectures, data, resume, overwrite),
+        remaining=remaining,
     )
 
 

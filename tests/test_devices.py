@@ -1,6 +1,8 @@
 """Where a run computes, the random state it starts from and goes on with."""
 
 import random
+from contextlib import nullcontext
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from utils.devices import (
     choose_device,
     derived_seed,
+    on_device,
     random_states,
     restore_random_states,
     seed_everything,
@@ -118,3 +121,35 @@ def test_a_batch_moves_to_the_device_with_its_names() -> None:
     batch = to_device({"img": torch.ones(2), "own": {"real": torch.ones(3)}, "name": ["a", "b"]}, torch.device("meta"))
     assert batch["img"].device.type == batch["own"]["real"].device.type == "meta"
     assert batch["name"] == ["a", "b"]
+
+
+def test_a_gpu_is_given_the_next_batch_before_it_computes_with_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With streams that only note down what is asked of them."""
+    events: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: "Stream") -> None:
+            events.append(f"{self.name} waits for {other.name}")
+
+    def copy(batch: str, device: torch.device) -> str:
+        events.append(f"copy {batch}")
+        return batch
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("copying"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("computing"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(events.append(f"on {stream.name}")))
+    monkeypatch.setattr("utils.devices.to_device", copy)
+    for batch in on_device(["a", "b"], torch.device("cuda")):
+        events.append(f"compute {batch}")
+    wait = "computing waits for copying"
+    assert events == [wait, "on copying", "copy a", wait, "on copying", "copy b", "compute a", wait, "compute b"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_without_batches_there_is_nothing_on_a_device(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    assert list(on_device([], torch.device(device))) == []

@@ -406,9 +406,8 @@ def test_number_of_workers_changes_no_value(tmp_path: Path) -> None:
 def test_batch_holds_inputs_and_names_per_task_and_each_target_under_its_task(num_workers: int) -> None:
     tasks = two_tasks()
     sampler = training_sampler(tasks, 2, seed=3, split="train")
-    for keys, batch in zip(
-        itertools.islice(sampler, 6), build_loader(tasks, sampler, num_workers, False), strict=False
-    ):
+    loader = build_loader(tasks, sampler, num_workers, False)
+    for keys, batch in zip(itertools.islice(sampler, 6), itertools.islice(loader, 6), strict=True):
         assert batch.keys() == {"img", "name", "photo", "sketch"}
         for task in tasks:
             own = [key for of_task, key in keys if of_task == task]

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from dataloaders.processes import ITEMS_AHEAD, carry_out
+from tests.faults.programs import wait_for
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -100,13 +101,6 @@ def are_beating(folder: Path) -> bool:
     return any(folder.iterdir())
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 # What a process takes
 
 
@@ -160,7 +154,7 @@ from dataloaders.rendered import write_nyu_v2
 root = Path({str(tmp_path)!r})
 write_nyu_v2(root / "frames", {{"train": 2, "test": 1}}, height=32, width=48, seed=0)
 for cache in (None, Cache(root / "caches")):
-    assert NYUv2(root / "frames", "test", ("seg", "depth"), cache=cache)[(0, 0)]["img"].shape == (3, 32, 48)
+    assert NYUv2(root / "frames", "test", ("seg", "depth"), cache=cache).decoded()[(0, 0)]["img"].shape == (3, 32, 48)
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,7 +1,7 @@
 """Where a run computes, and from which random state it starts."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,3 +90,36 @@ def to_device(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, Mapping):
         return {name: to_device(entry, device) for name, entry in value.items()}
     return value
+
+
+def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """Batches as `to_device` takes them, on `device`; a GPU is given the next one while it computes with the last."""
+    if device.type == "cuda":
+        return _copied_ahead(batches, device)
+    return (to_device(batch, device) for batch in batches)
+
+
+def _copied_ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    # A step ends when the host has read its losses: copies that were begun after that would overlap with nothing.
+    copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    last = None
+    for batch in batches:
+        computing.wait_stream(copying)  # for the last batch, and not for the copies of this one
+        with torch.cuda.stream(copying):
+            copied = to_device(batch, device)
+        _keep_until_used_by(computing, copied)
+        if last is not None:
+            yield last
+        last = copied
+    computing.wait_stream(copying)
+    if last is not None:
+        yield last
+
+
+def _keep_until_used_by(stream: torch.cuda.Stream, value: Any) -> None:
+    # Memory belongs to the stream that it was taken for, here to the copies.
+    if isinstance(value, Tensor):
+        value.record_stream(stream)
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            _keep_until_used_by(stream, entry)

@@ -60,7 +60,7 @@ def open_elsewhere(root: Path, cache: Path, log: Path, together: Barrier, waitin
     said = StringIO()
     together.wait()
     with redirect_stdout(said):
-        assert NYUv2(root, "train", TARGETS, cache=Cache(cache))[(0, 0)]["name"] == "d"
+        assert NYUv2(root, "train", TARGETS, cache=Cache(cache)).decoded()[(0, 0)]["name"] == "d"
     with log.with_suffix(".said").open("a") as file:
         file.write(said.getvalue())
 
@@ -86,12 +86,12 @@ def test_of_several_processes_one_decodes_and_the_others_say_whom_they_wait_for(
 
 
 def test_what_a_killed_process_left_is_removed(root: Path, cache: Path) -> None:
-    NYUv2(root, "test", TARGETS, cache=Cache(cache))
+    NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()
     (arrays,), (index,) = cache.glob("*/*.bin"), cache.glob("*/*.json")
     unfinished = index.with_name(f".{'0' * 32}.tmp")
     arrays.rename(unfinished)
     index.unlink()
-    NYUv2(root, "test", TARGETS, cache=Cache(cache))
+    NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()
     assert files_in(cache) == [arrays.name, index.name]
 
 
@@ -103,9 +103,9 @@ def test_a_bad_file_is_told_in_its_own_sentence_and_nothing_is_kept(root: Path, 
     with pytest.raises(
         UserError, match=r"img/c\.png is not a whole image \(of PNG, JPEG, BMP or TIFF\): replace the file"
     ):
-        NYUv2(root, "train1", TARGETS, cache=Cache(cache))
+        NYUv2(root, "train1", TARGETS, cache=Cache(cache)).decoded()
     assert files_in(cache) == []
-    assert NYUv2(root, "test", TARGETS, cache=Cache(cache))[(0, 0)]["name"] == "e"
+    assert NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()[(0, 0)]["name"] == "e"
 
 
 def test_a_frame_that_a_related_split_lacks_is_named(root: Path, cache: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_frame_that_a_related_split_lacks_is_named(root: Path, cache: Path) ->
     (root / rows["train"][0][1]).unlink()
     assert len(NYUv2(root, "train1", TARGETS)) == 3
     with pytest.raises(UserError, match=r"seg/d\.png cannot be read .*No such file.*: put it there, or correct"):
-        NYUv2(root, "train1", TARGETS, cache=Cache(cache))
+        NYUv2(root, "train1", TARGETS, cache=Cache(cache)).decoded()
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(
@@ -129,9 +129,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(
         with pytest.raises(
             UserError, match=rf"^{re.escape(str(cache))}.*cannot be written \(No space left on device\)"
         ):
-            NYUv2(root, "test", TARGETS, cache=Cache(cache))
+            NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()
     assert files_in(cache) == []
-    assert_alike(NYUv2(root, "test", TARGETS, cache=Cache(cache)), NYUv2(root, "test", TARGETS))
+    assert_alike(NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded(), NYUv2(root, "test", TARGETS))
 
 
 def test_a_disk_that_is_too_small_is_told_before_much_is_decoded(
@@ -149,11 +149,11 @@ def test_a_disk_that_is_too_small_is_told_before_much_is_decoded(
         UserError,
         match=r"^dataload\.cache: .* needs about 0 MB for 4 decoded samples, but its disk has 0 MB left",
     ):
-        NYUv2(root, "train", TARGETS, cache=Cache(cache))
+        NYUv2(root, "train", TARGETS, cache=Cache(cache)).decoded()
     assert len(decoded) < 4
     assert files_in(cache) == []
     free += 1
-    NYUv2(root, "train", TARGETS, cache=Cache(cache))
+    NYUv2(root, "train", TARGETS, cache=Cache(cache)).decoded()
 
 
 def test_what_cannot_be_kept_is_told_before_much_is_decoded(
@@ -165,7 +165,7 @@ def test_what_cannot_be_kept_is_told_before_much_is_decoded(
 
     monkeypatch.setattr(caching, "MOST_THREADS", 1)
     with pytest.raises(UserError, match="'scene' of a decoded sample is an array"):
-        Named(root, "train", TARGETS, cache=Cache(cache))
+        Named(root, "train", TARGETS, cache=Cache(cache)).decoded()
     assert len(decoded) < 4
     assert files_in(cache) == []
 
@@ -179,7 +179,7 @@ def test_what_goes_wrong_with_the_files_of_a_data_set_is_not_blamed_on_the_cache
 
     monkeypatch.setitem(nyu_v2.READERS, "seg", fail)
     with pytest.raises(OSError, match=r"seg/e\.png") as raised:
-        NYUv2(root, "test", TARGETS, cache=Cache(cache))
+        NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()
     assert raised.value.errno == number
     assert (explanation(raised.value) is not None) == is_explained
     assert files_in(cache) == []
@@ -191,10 +191,10 @@ def test_a_fault_of_the_machine_is_left_to_those_who_explain_it(
     def fail(*_: Any) -> bytes:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    NYUv2(root, "test", TARGETS, cache=Cache(cache))
+    NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()
     monkeypatch.setattr(caching, "read_bounded", fail)
     with pytest.raises(OSError, match="Too many open files"):
-        NYUv2(root, "test", TARGETS, cache=Cache(cache))
+        NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()
 
 
 def test_a_place_where_no_folder_can_be_is_named(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,16 +204,16 @@ def test_a_place_where_no_folder_can_be_is_named(root: Path, cache: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refuse)
         with pytest.raises(UserError, match=r"cannot be written to \(Permission denied\).* --set dataload\.cache$"):
-            NYUv2(root, "test", TARGETS, cache=Cache(cache))
+            NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()
     cache.parent.write_text("a file")
     with pytest.raises(UserError, match=r"^dataload\.cache: .* cannot be read \(Not a directory\): give another"):
-        NYUv2(root, "test", TARGETS, cache=Cache(cache))
+        NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()
 
 
 def test_a_whole_cache_needs_no_right_to_write(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    NYUv2(root, "test", TARGETS, cache=Cache(cache))
+    NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()
     monkeypatch.setattr(caching, "make_folder", lambda *_: pytest.fail("asked to write"))
-    NYUv2(root, "test", TARGETS, cache=Cache(cache))
+    NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()
     shutil.rmtree(cache)
     with pytest.raises(pytest.fail.Exception):
-        NYUv2(root, "test", TARGETS, cache=Cache(cache))
+        NYUv2(root, "test", TARGETS, cache=Cache(cache)).decoded()

@@ -218,7 +218,7 @@ def pictures(canary: Path) -> Files:
     whole_jpeg = BytesIO()
     Image.open(whole).save(whole_jpeg, "JPEG")
     bmp_header = struct.pack("<IiiHHIIiiII", 40, 2**15, -(2**15), 1, 8, 1, 0, 0, 0, 0, 0)
-    large, none, broken = "pixels, but at most 34 million", "of PNG, JPEG, BMP or TIFF", "is not a whole image"
+    large, none, broken = "pixels, but at most 33,554,432 are", "of PNG, JPEG, BMP or TIFF", "is not a whole image"
     return {
         "bomb.png": (png(2**15, 2**15, 2**27), large),
         "wide.png": (png(2**31 - 1, 1), large),
@@ -313,14 +313,14 @@ def make_special_files(folder: Path) -> dict[str, str]:
         with (folder / name).open("wb") as file:
             file.write(header)
             file.truncate(len(header) + 240_000_000)
-        expected[name] = "has more than 34 million pixels"
+        expected[name] = "has more than 33,554,432 pixels"
     with (folder / "sparse letters.json").open("wb") as file:
         file.seek(130_000_000)
         file.write("\U0001f600".encode())
     expected["sparse letters.json"] = "not written in ASCII alone"
     (folder / "images.folder").mkdir()
     (folder / "images.folder/bomb.png").write_bytes(png(2**15, 2**15))
-    return expected | {"images.folder": "pixels, but at most 34 million"}
+    return expected | {"images.folder": "pixels, but at most 33,554,432 are"}
 
 
 # The tests

@@ -66,6 +66,13 @@ def test_a_spawned_worker_is_safe_from_signals_too(tmp_path: Path) -> None:
         assert program.said() == "ready\nrequested\nsaved\n"
 
 
+@pytest.mark.parametrize(("usual", "ours"), [("fork", "fork"), ("spawn", "spawn"), ("forkserver", "fork")])
+def test_workers_come_from_no_server(usual: str, ours: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows neither which signals are held back here nor which files of a cache are open."""
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: usual)
+    assert programs.loader_of(programs.Numbers()).multiprocessing_context.get_start_method() == ours
+
+
 def test_signals_that_come_while_workers_start_are_not_lost() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     waited = []

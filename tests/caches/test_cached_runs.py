@@ -1,0 +1,43 @@
+"""Runs of the scripts with `dataload.cache`: they learn what they learn from files, and decode last."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.script_runs import Script, json_lines, read
+
+FOLDER = "nyu_v2_2task"
+SHORT = ("train.total_iters=4",)
+
+
+def test_a_run_from_a_cache_is_that_from_files(script: Script, tmp_path: Path, cache: Path) -> None:
+    outcomes = []
+    for values in (SHORT, (*SHORT, f"dataload.cache={cache}", "dataload.num_workers=1")):
+        script("train.py", "--overwrite", values=values)
+        made = [*cache.glob("*/*.bin")]
+        script("re-train.py", "--exp_ids", "0", "--overwrite", values=values)
+        script("test.py", values=values)
+        outcomes.append(
+            (
+                read(tmp_path / "result_dir" / FOLDER / "test_rs0088.json")["metrics"],
+                json_lines(tmp_path / "log_dir" / FOLDER / "metrics.jsonl"),
+                json_lines(tmp_path / "log_dir" / FOLDER / "retrain000" / "metrics.jsonl"),
+            )
+        )
+    assert outcomes[0] == outcomes[1]
+    assert len(made) == 2, "one for all training splits, one for test and val"
+    assert [*cache.glob("*/*.bin")] == made
+
+
+@pytest.mark.parametrize("name", ["train.py", "re-train.py"])
+def test_nothing_is_decoded_for_a_run_that_is_refused(
+    script: Script, tmp_path: Path, cache: Path, name: str, capfd: pytest.CaptureFixture
+) -> None:
+    arguments = ("--exp_ids", "0") if name == "re-train.py" else ()
+    script("train.py", values=SHORT)
+    if name == "re-train.py":
+        script(name, *arguments, values=SHORT)
+    with pytest.raises(SystemExit):
+        script(name, *arguments, values=(*SHORT, f"dataload.cache={cache}"))
+    assert "add --resume to go on with it or --overwrite" in capfd.readouterr().err
+    assert not cache.exists()
