@@ -200,6 +200,8 @@ def learn_policy(
                 if progress.iteration >= settings.total_iters:
                     break
             take_policy_steps(run, learning, train2, regularisers)
+            if progress.position < weight_steps + policy_steps:  # a longer run would go on with this period
+                break
             end_period(run, learning)
         if progress.lacks_best:
             run.logger.message(

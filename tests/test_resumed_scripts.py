@@ -8,6 +8,7 @@ import torch
 from tests.script_runs import Script, json_lines, read
 from tests.small_runs import same
 from tests.test_run_lock import held_elsewhere
+from utils.checkpoint import load_checkpoint
 
 
 def test_a_resumed_retraining_equals_an_uninterrupted_one(script: Script, tmp_path: Path) -> None:
@@ -90,6 +91,17 @@ def test_resuming_a_finished_run_changes_nothing(script: Script, tmp_path: Path)
     assert (tmp_path / "log_dir" / "nyu_v2_2task" / "metrics.jsonl").read_bytes() == history
     for label, content in before.items():
         assert same(torch.load(folder / f"{label}_model.pth.tar", weights_only=True), content)
+
+
+def test_a_run_that_ended_amid_a_period_is_lengthened_as_if_it_had_been_longer(script: Script, tmp_path: Path) -> None:
+    periods = ("train.warm_up_iters=1", "train.weight_iter_alternate=2", "train.alpha_iter_alternate=4")
+    latest, kept = tmp_path / "checkpoint_dir" / "nyu_v2_2task" / "latest_model.pth.tar", []
+    for runs in ([("--overwrite", 16)], [("--overwrite", 9), ("--resume", 16)]):
+        for option, length in runs:
+            script("train.py", option, values=(*periods, f"train.total_iters={length}"))
+        state = load_checkpoint(latest)
+        kept.append({name: state[name] for name in ("mtl-net", "optimisers", "temp", "open_blocks", "random_states")})
+    assert same(*kept)
 
 
 def test_with_nothing_to_resume_a_run_begins(script: Script, tmp_path: Path) -> None:
