@@ -19,7 +19,7 @@ from functools import partial
 import torch
 
 from envs.cost_report import cost_report
-from envs.experiment import configured_run, configured_tasks, exp_seeds
+from envs.experiment import configured_run, configured_tasks, exp_seeds, prepare_to_train
 from envs.results import collect_retraining, retraining_result, retraining_table, summarise
 from envs.retraining import RetrainingPlan, network_to_retrain, plan_retraining, retrain, stopped_retraining
 from envs.run_files import RUN, RunFiles
@@ -44,7 +44,7 @@ from utils.interruption import Interruption
 from utils.launching import launch, run_side_by_side
 from utils.logger import open_log
 from utils.placement import places_side_by_side, processes_of_run
-from utils.precision import allow_tf32, notes_on_precision
+from utils.precision import notes_on_precision
 from utils.run_lock import locked
 from utils.tables import format_shares
 
@@ -80,7 +80,7 @@ def tidy_unless_in_use(files: RunFiles) -> None:
 def retrain_one_by_one(arguments: Namespace, config: TrainingConfig, files: RunFiles, seeds: dict[int, int]) -> None:
     """Train what is not trained yet, in this process or in several that share the batches, and collect the results."""
     device, device_line = choose_device(arguments.gpus)
-    allow_tf32(config.train.tf32)
+    prepare_to_train(config.train, device)
     print(device_line, *notes_on_precision(config.train.precision, device), sep="\n")
     with locked(files.folders, *map(files.retrain_lock, seeds)):
         with first_process_ahead():

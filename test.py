@@ -85,7 +85,7 @@ def test_architectures(arguments: Namespace, config: TestingConfig, files: RunFi
         path, gates = architecture.checkpoint, architecture.gates
         load_network(net, path)
         print(f"\narchitecture {exp_id}, seed {seed}, {path}: executed blocks\n{format_shares(gates)}")
-        prepared = prepare_for_inference(net, gates)
+        prepared = prepare_for_inference(net, gates, "inductor" if config.train.compile else None)
         if arguments.images:
             batches, prefix = images, f"images_rs{seed:04d}"
         else:

@@ -17,6 +17,7 @@ from envs.experiment import (
     configured_tasks,
     curriculum,
     exp_seeds,
+    prepare_to_train,
     regularisers,
 )
 from envs.policy_learning import learn_policy, train_without_policy, warm_up
@@ -31,7 +32,7 @@ from utils.interruption import Interruption
 from utils.launching import launch
 from utils.logger import open_log
 from utils.placement import processes_of_run
-from utils.precision import allow_tf32, notes_on_precision
+from utils.precision import notes_on_precision
 from utils.run_lock import locked
 
 TRAINING_SPLITS = ("train", "train1", "train2")
@@ -56,7 +57,7 @@ def main() -> None:
 def train(arguments: Namespace, config: TrainingConfig, files: RunFiles) -> None:
     """Begin a run, or go on with one, and see it through."""
     device, device_line = choose_device(arguments.gpus)
-    allow_tf32(config.train.tf32)
+    prepare_to_train(config.train, device)
     seed = config.seed[0]
     seed_everything(seed)
     tasks = configured_tasks(config)

@@ -44,7 +44,7 @@ class Variant(Implementation):
 
     @property
     def returns_memory(self) -> bool:
-        """Where memory is what counts, as `configured_network` has it."""
+        """Where memory is what counts, as `prepare_to_train` has it."""
         return set(CHECKPOINTING) <= set(self.values)
 
     def build(self, work: Work, device: torch.device) -> MultiTaskNet:
@@ -54,7 +54,7 @@ class Variant(Implementation):
 
     def prepare_test(self, net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
         """As test.py prepares it."""
-        return prepare_for_inference(net, gates)
+        return prepare_for_inference(net, gates, "inductor" if COMPILED in self.values else None)
 
     def computing(self, net: MultiTaskNet) -> AbstractContextManager:
         """The network's precision."""
@@ -90,6 +90,7 @@ BASELINE_TF32 = Baseline("baseline, tf32", "tf32")
 
 BF16, CHECKPOINTING = ("train.precision=bf16",), ("train.checkpointing=True",)
 IN_BACKWARD = ("train.step_in_backward=True",)
+COMPILED = "train.compile=True"
 LEAST_MEMORY = "fp32, least memory"
 
 FP32 = Variant("fp32")
@@ -102,7 +103,7 @@ VARIANTS = (
     Variant("bf16", BF16, "bf16"),
     Variant("bf16, checkpointing", (*BF16, *CHECKPOINTING), "bf16", tests=False),
     Variant("bf16, least memory", (*BF16, *CHECKPOINTING, *IN_BACKWARD), "bf16", tests=False),
-    Variant("bf16, compiled", (*BF16, "train.compile=True"), "bf16", compiling_passes=4, devices=("cuda",)),
+    Variant("bf16, compiled", (*BF16, COMPILED), "bf16", compiling_passes=4, devices=("cuda",)),
     Variant("fp16", ("train.precision=fp16",), "fp16", devices=("cuda",)),
 )
 

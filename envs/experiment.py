@@ -32,11 +32,12 @@ from models.resnet import LAYOUTS as IMAGE_BACKBONES
 from models.shared_paths import HardGates, all_blocks
 from models.synchronised import synchronise_norms
 from models.text_cnn import LAYOUTS as TEXT_BACKBONES
-from utils.config import TestingConfig, TrainingConfig, flat_settings
+from utils.config import TestingConfig, TrainingConfig, TrainSection, flat_settings
 from utils.errors import UserError
 from utils.interruption import Interruption
 from utils.logger import RunLogger
 from utils.memory import leave_out_triton, return_freed_memory
+from utils.precision import allow_tf32
 
 BEST_CHOSEN_ON = {
     "test": "test data (the release's protocol; `dataload.validation: held_out` avoids it)",
@@ -50,6 +51,15 @@ def configured_tasks(config: TestingConfig) -> dict[str, Task]:
     return build_tasks(data.dataset, config.tasks, config.tasks_num_class, data.normals, data.small_res)
 
 
+def prepare_to_train(settings: TrainSection, device: torch.device) -> None:
+    """Set what belongs to the process, not to a network: TF32, and where memory is to be saved, how it is returned."""
+    allow_tf32(settings.tf32)
+    if settings.checkpointing:
+        return_freed_memory()
+        if device.type == "cpu":
+            leave_out_triton()
+
+
 def configured_network(config: TestingConfig, tasks: Mapping[str, Task]) -> MultiTaskNet:
     """A freshly initialised network of the configured shape.
 
@@ -59,10 +69,6 @@ def configured_network(config: TestingConfig, tasks: Mapping[str, Task]) -> Mult
     """
     if config.policy_model == "instance-specific":
         raise UserError("policy_model: instance-specific is not available in this version; choose task-specific.")
-    if config.train.checkpointing:
-        return_freed_memory()
-        if not torch.cuda.is_available():
-            leave_out_triton()
     net = build_network(
         kind=network_kind(config, tasks),
         backbone=config.backbone,

@@ -26,8 +26,9 @@ COMPILERS = {"CXX": ["clang++" if sys.platform == "darwin" else "g++"], "CC": ["
 def compile_parts(net: MultiTaskNet, backend: str | Callable = "inductor", for_all_sizes: bool = False) -> None:
     """Compile stem, residual branches and heads when they are first run, each in seconds; weights keep their names.
 
-    A copy is not compiled, but for one that is prepared for inference. Every way in which tasks share a block is a
-    program of its own: with gates that are drawn as 0 or 1 there are so many that it does not pay.
+    A copy is not compiled. Every way in which tasks share a block is a program of its own: with gates that are drawn as
+    0 or 1 there are so many that it does not pay. What was compiled of other networks is forgotten, since it would
+    count towards `MOST_VARIANTS`.
 
     Args:
         backend: of torch.compile.
@@ -46,11 +47,11 @@ def compile_parts(net: MultiTaskNet, backend: str | Callable = "inductor", for_a
     # DistributedDataParallel would have compiled parts split where gradients are exchanged. They are small enough, and
     # before PyTorch 2.5 those with autograd functions of their own cannot be split.
     torch._dynamo.config.optimize_ddp = False
+    torch.compiler.reset()
     limit = limit_of_variants()
     residuals = [block.residual for block in net.backbone.blocks if hasattr(block, "residual")]
     for part in (net.backbone.stem, *residuals, *net.heads.values()):
         part.compile(backend=backend, dynamic=None if for_all_sizes else False, **limit)
-    net.compiled_by = backend
 
 
 def limit_of_variants() -> dict[str, int]:

@@ -5,6 +5,7 @@ once where they are rounded at all, and on the CPU the wide 3x3 convolutions are
 own go through a block as one batch. In float32, predictions differ by rounding alone, some 1e-5 of the largest.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -20,12 +21,17 @@ from models.shared_paths import HardGates, run_shared_paths
 from models.winograd import Place, WinogradConv, has_winograd_form, is_winograd_faster
 
 
-def prepare_for_inference(net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
+def prepare_for_inference(
+    net: MultiTaskNet, gates: HardGates, compile_with: str | Callable | None = None
+) -> MultiTaskNet:
     """The network to be called with these gates, or those of some of the tasks, in evaluation mode.
 
     Weights that stay as they are, most of them in the heads, are not copied: it is of use until the network learns on.
-    It is compiled if the network is, but then without Winograd's convolutions: their choice by size would be compiled
-    anew for every size. It is not for torch's meta device, where nothing is rounded.
+    It is not for torch's meta device, where nothing is rounded.
+
+    Args:
+        compile_with: torch.compile's backend; None compiles nothing. What is compiled has no Winograd convolutions:
+            their choice by size would be compiled anew for every size.
     """
     prepared = deepcopy(net, same_weights(net)).eval()
     drop_dead_blocks(prepared, gates)
@@ -33,8 +39,8 @@ def prepare_for_inference(net: MultiTaskNet, gates: HardGates) -> MultiTaskNet:
     if net.precision != torch.float32:
         round_weights(prepared)
     prepared.run_paths = run_shared_paths if net.task_bn else run_batched_paths
-    if net.compiled_by:
-        compile_parts(prepared, net.compiled_by, for_all_sizes=not net.task_bn)
+    if compile_with:
+        compile_parts(prepared, compile_with, for_all_sizes=not net.task_bn)
     elif net.precision == torch.float32 and next(net.parameters()).device.type == "cpu":
         use_winograd(prepared)
     return prepared

@@ -31,13 +31,7 @@ class MultiTaskNet(nn.Module):
         run_stem: called as `run_stem(stem, x, turns)`; how the stem is run.
         task_bn: whether every task has BatchNorms of its own.
         precision: what convolutions and matrix products work on.
-
-    Attributes:
-        compiled_by: torch.compile's backend, of a network whose parts are compiled (`models.compiling`), or a copy of
-            one; None for others.
     """
-
-    compiled_by: str | Callable | None = None
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from threading import Thread
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from models.compiling import COMPILERS, compile_parts, has_compiler
 from models.dropout import ReluDropout
@@ -81,6 +82,21 @@ def test_what_a_backward_pass_computes_again_is_compiled_in_its_thread_too() -> 
     assert compiled_in(in_a_thread) == compiled_in(lambda loss: loss.backward())
 
 
+def test_a_network_has_its_variants_to_itself() -> None:
+    graphs, counts = [], []
+
+    def backend(graph: GraphModule, inputs: list[Tensor]) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    for _ in range(2):
+        net = network(checkpointing=False).eval()
+        compile_parts(net, backend)
+        net(IMAGE, SOFT | HARD)
+        counts.append(len(graphs))
+    assert counts[1] == 2 * counts[0] > 0, "else those of all retrainings would count towards one limit"
+
+
 def test_many_tasks_with_inputs_of_their_own_are_compiled() -> None:
     tasks = {f"task{number}": 2 for number in range(6)}
     gates = {task: [1] * 4 for task in tasks}
@@ -96,7 +112,7 @@ def test_many_tasks_with_inputs_of_their_own_are_compiled() -> None:
 
 
 @pytest.mark.parametrize("variable", COMPILERS)
-def test_only_what_the_compiler_of_torch_is_counts(
+def test_only_a_compiler_that_torch_would_use_counts(
     variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -116,7 +132,7 @@ def test_weights_keep_their_names_and_of_copies_the_prepared_are_compiled() -> N
     assert list(net.state_dict()) == names
     assert net.heads["seg"]._compiled_call_impl is not None
     assert copy.deepcopy(net).heads["seg"]._compiled_call_impl is None
-    prepared = prepare_for_inference(net, {"seg": [1] * 7 + [0], "depth": [1] * 7 + [0]})
+    prepared = prepare_for_inference(net, {"seg": [1] * 7 + [0], "depth": [1] * 7 + [0]}, "aot_eager")
     assert all(head._compiled_call_impl is not None for head in prepared.heads.values())
 
 
