@@ -23,7 +23,7 @@ from envs.evaluation import Evaluation, evaluate
 from envs.experiment import configured_network, configured_tasks, exp_seeds
 from envs.pictures import picture_predictions
 from envs.restoring import common_vocabulary, load_network, read_retrained
-from envs.results import best_retrained, comparison_table, cost_table, metrics_table, test_result
+from envs.results import arithmetic, best_retrained, comparison_table, cost_table, metrics_table, test_result
 from envs.run_files import RUN, RunFiles
 from envs.tasks import Task
 from models.inference import prepare_for_inference
@@ -90,8 +90,9 @@ def test_architectures(arguments: Namespace, config: TestingConfig, files: RunFi
             batches, prefix = images, f"images_rs{seed:04d}"
         else:
             outcome = test(net, prepared, gates, data, tasks, constant)
+            origin = {"checkpoint": str(path), "iteration": architecture.iteration}
             result = files.results / f"test_rs{seed:04d}.json"
-            done_by_first(write_json, result, {"checkpoint": str(path), "iteration": architecture.iteration, **outcome})
+            done_by_first(write_json, result, {**origin, "arithmetic": arithmetic(config.train), **outcome})
             print(f"results   {result}")
             batches, prefix = data.first_samples("test", arguments.pictures), f"test_rs{seed:04d}"
         folder, names = files.results / "pictures", architecture.class_names

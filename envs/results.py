@@ -12,10 +12,15 @@ from envs.run_files import RunFiles
 from envs.run_identity import fingerprint
 from envs.tasks import PROTOCOLS, Task
 from models.shared_paths import HardGates
-from utils.config import TrainingConfig
+from utils.config import PartialTrainSection, TrainingConfig
 from utils.errors import UserError
 from utils.files import read_json
 from utils.tables import format_table
+
+
+def arithmetic(settings: PartialTrainSection) -> dict[str, Any]:
+    """What numbers were rounded to: results in lower precisions are not those of the same weights in float32."""
+    return {"precision": settings.precision, "tf32": settings.tf32, "compile": settings.compile}
 
 
 def test_result(
@@ -51,6 +56,7 @@ def retraining_result(
         "seed": seed,
         "policy_iter": config.train.policy_iter,
         "configuration": fingerprint(config),
+        "arithmetic": arithmetic(config.train),
         "iterations": config.train.retrain_iters,
         "gates": gates,
         "score": best.score,

@@ -86,6 +86,13 @@ def test_a_test_result_has_the_constant_predictor_where_there_is_one() -> None:
     assert result["metrics"] == an_evaluation().metrics
 
 
+def test_results_in_lower_precisions_say_so() -> None:
+    config = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"precision": "bf16"})})
+    best = ScoredEvaluation(an_evaluation(), 1.5, iteration=400)
+    result = results.retraining_result(3, 43, config, GATES, best, COST)
+    assert result["arithmetic"] == {"precision": "bf16", "tf32": False, "compile": False}
+
+
 def test_a_retraining_result_names_its_run() -> None:
     result = a_run(3, score=1.5)
     assert {key: result[key] for key in ("exp_id", "seed", "policy_iter", "gates", "score")} == {
