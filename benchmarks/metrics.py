@@ -4,7 +4,7 @@ Each is retrained in float32 under gates of its own, with the network, the rates
 tested in every precision with the same weights, on more rooms than there, for shares of few pixels to be sharp.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,8 +40,12 @@ def compare_metrics(seeds: range, settings: Settings) -> Record:
 
     Returns:
         "frames", "size", "iterations"; "metrics": for each seed and metric, its name as `protocol/task/metric`, its
-        value in each precision, and "differences" from float32, relative.
+        value in each precision, and "differences" from float32, relative. No "metrics" where all lower precisions are
+        slower here.
     """
+    precisions = [name for name in PRECISIONS_OF_DEVICE[settings.device.type] if name not in settings.slow_rates]
+    if precisions == ["fp32"]:
+        return {"metrics": []}
     allow_tf32(False)
     frames = TINY_FRAMES if settings.tiny else FRAMES
     iterations = {"train.retrain_total_iters": TINY_ITERATIONS} if settings.tiny else {}
@@ -50,11 +54,11 @@ def compare_metrics(seeds: range, settings: Settings) -> Record:
         values = {"dataload.dataroot": folder, "dataload.num_workers": 0, **iterations}
         config = load_config(DEMO, [f"{key}={value}" for key, value in values.items()])
         bar = progress_bar(seeds, "metrics: networks")
-        metrics = [record for seed in bar for record in metrics_of_seed(config, seed, settings.device)]
+        metrics = [record for seed in bar for record in metrics_of_seed(config, seed, settings.device, precisions)]
     return {"frames": frames, "size": FRAME_SIZE, "iterations": config.train.retrain_iters, "metrics": metrics}
 
 
-def metrics_of_seed(config: TrainingConfig, seed: int, device: torch.device) -> list[Record]:
+def metrics_of_seed(config: TrainingConfig, seed: int, device: torch.device, precisions: Sequence[str]) -> list[Record]:
     """One record of `compare_metrics` for each metric."""
     tasks = configured_tasks(config)
     data = Data(config.dataload, tasks, seed, device, ["train"], ["test"])
@@ -63,7 +67,7 @@ def metrics_of_seed(config: TrainingConfig, seed: int, device: torch.device) -> 
     gates = dict(zip(tasks, policies(seed, len(tasks), net.num_blocks), strict=True))
     train(net, gates, config, data, tasks)
     values: dict[str, Mapping[str, float | None]] = {}
-    for precision in PRECISIONS_OF_DEVICE[device.type]:
+    for precision in precisions:
         config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
         other = configured_network(config, tasks).to(device)
         other.load_state_dict(net.state_dict())

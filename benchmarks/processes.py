@@ -7,7 +7,6 @@ only because sums are added in another order. All wait, without computing, while
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ from envs.steps import training_mode, weight_step
 from models.replication import replicated, uses_all_weights
 from utils.distributed import joined_processes, num_processes, rank
 from utils.errors import UserError
+from utils.launching import free_port, place_of
 
 CPU = torch.device("cpu")
 
@@ -116,20 +116,11 @@ def take_step(members: Sequence[Connection], losses: list[float]) -> Parts:
 def crew(work: Work, number: int, threads: int) -> Iterator[list[Connection]]:
     """New processes that train one network together, each by its end of a pipe."""
     context = get_context("spawn")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     members, processes = [], []
     for own_rank in range(number):
-        place = {
-            "RANK": own_rank,
-            "LOCAL_RANK": own_rank,
-            "WORLD_SIZE": number,
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-        }
         ours, theirs = context.Pipe()
-        environment = {name: str(value) for name, value in place.items()}
+        environment = place_of(own_rank, number, port)
         process = context.Process(target=take_steps_on_request, args=(work, environment, threads, theirs), daemon=True)
         process.start()
         theirs.close()

@@ -11,10 +11,13 @@ from typing import Any
 from benchmarks.growth import ONE_POLICY
 from benchmarks.loading import CACHE, FILES, PICTURES
 from benchmarks.measure import times_faster
-from benchmarks.variants import LEAST_MEMORY
+from benchmarks.variants import BASELINE, BASELINE_TF32, LEAST_MEMORY
 
 Results = dict[str, Any]
 """Part of the benchmark -> what it returned; parts that were not measured are absent. "format" is `FORMAT`."""
+
+BASELINES = {BASELINE.name, BASELINE_TF32.name}
+"""Names of the implementations that are the release's way."""
 
 FORMAT = 5
 """Another number for every change after which older files cannot be read."""
@@ -71,7 +74,7 @@ def curriculum_speed(results: Results, phase: str) -> Figure | None:
 
 def best_speed(results: Results, phase: str) -> Figure | None:
     """The fastest of our implementations in a phase."""
-    names = {step["implementation"] for step in results.get("headline", {}).get("steps", [])} - {"baseline"}
+    names = {step["implementation"] for step in results.get("headline", {}).get("steps", [])} - BASELINES
     figures = [figure for name in names if (figure := step_speed(results, phase, name))]
     return max(figures, key=lambda figure: figure.value, default=None)
 
@@ -117,8 +120,9 @@ def cost_of_tasks(results: Results) -> Figure | None:
 
 def largest_change(results: Results, precision: str) -> Figure | None:
     """Of a metric, in percent of its value in float32."""
-    metrics = results.get("metrics", {}).get("metrics")
-    return Figure(100 * max(metric["differences"][precision] for metric in metrics)) if metrics else None
+    metrics = results.get("metrics", {}).get("metrics", [])
+    changes = [metric["differences"][precision] for metric in metrics if precision in metric["differences"]]
+    return Figure(100 * max(changes)) if changes else None
 
 
 def speed_of_processes(results: Results) -> Figure | None:

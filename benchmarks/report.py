@@ -35,7 +35,7 @@ def sections(results: Results) -> Iterator[str]:
                 yield f"Averaged over the curriculum:\n\n{average_table(compared['averages'])}"
     if "memory" in results:
         yield f"## Memory: {work_line(results['memory']['work'])}\n\n{memory_table(results['memory']['peaks'])}"
-    if "metrics" in results:
+    if results.get("metrics", {}).get("metrics"):
         yield f"## Metrics: {metrics_line(results['metrics'])}\n\n{metrics_table(results['metrics']['metrics'])}"
     if "processes" in results:
         measured = results["processes"]

@@ -34,6 +34,7 @@ def timed(phase: str, implementation: str, speed: float) -> dict[str, Any]:
 def test_every_promise_finds_its_own_figure() -> None:
     steps = [
         timed("test", "baseline", 1.0),
+        timed("test", "baseline, tf32", 9.0),
         timed("test", "fp32", 1.61),
         timed("test", "bf16", 4.1),
         timed("retraining", "fp32", 1.26),

@@ -56,7 +56,7 @@ def run_processes(num_processes: int) -> int:
     Returns:
         0 where all ended so; else the code of the one that failed first; 130 or 143 where they were told to stop.
     """
-    port = _free_port()
+    port = free_port()
     with ExitStack() as files:
         errors = [None, *(files.enter_context(TemporaryFile()) for _ in range(1, num_processes))]
         with Children() as children:
@@ -85,15 +85,7 @@ def _report_failure(name: str, copy: subprocess.Popen, errors: IO[bytes] | None)
 def _start_copy(
     children: Children, rank: int, num_processes: int, port: int, errors: IO[bytes] | None
 ) -> subprocess.Popen:
-    place = {
-        "RANK": rank,
-        "WORLD_SIZE": num_processes,
-        "LOCAL_RANK": rank,
-        "LOCAL_WORLD_SIZE": num_processes,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    environment = _environment_of_each(num_processes) | {name: str(value) for name, value in place.items()}
+    environment = _environment_of_each(num_processes) | place_of(rank, num_processes, port)
     output = None if rank == 0 else subprocess.DEVNULL
     return children.start([sys.executable, *sys.argv], environment, stdout=output, stderr=errors)
 
@@ -103,7 +95,21 @@ def _has_failed(process: subprocess.Popen, signals: Sequence[int]) -> bool:
     return code != 0 and not (signals and code in STOPPED)
 
 
-def _free_port() -> int:
+def place_of(rank: int, num_processes: int, port: int) -> dict[str, str]:
+    """The environment variables by which one of several processes on this machine finds the others."""
+    place = {
+        "RANK": rank,
+        "WORLD_SIZE": num_processes,
+        "LOCAL_RANK": rank,
+        "LOCAL_WORLD_SIZE": num_processes,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    return {name: str(value) for name, value in place.items()}
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
