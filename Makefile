@@ -18,16 +18,16 @@ $(VENV)/installed: requirements.txt
 	touch $@
 
 demo: $(VENV)/installed  ## Render rooms, learn a policy, retrain 8 architectures, test the best: minutes on a laptop
-	$(RUN) -m dataloaders.rendered nyu_v2 $(ROOMS) --train 400 --test 60 --height 90 --width 120 --seed 0 --workers 2
+	$(RUN) -m dataloaders.rendered nyu_v2 $(ROOMS) --train 400 --test 60 --height 90 --width 120 --workers 2
 	$(RUN) train.py --config $(DEMO) --overwrite
 	$(RUN) re-train.py --config $(DEMO) --exp_ids 0 1 2 3 4 5 6 7 --overwrite
 	$(RUN) test.py --config $(DEMO) --best --constant
 
 test faults: export OMP_WAIT_POLICY = passive  # threads that wait leave their core to the tests beside them
-test: $(VENV)/installed lint  ## Lint, and all tests but the long ones
+test: $(VENV)/installed lint  ## Lint, and all tests but the two kinds below: a quarter of an hour on two cores
 	$(RUN) -m pytest -q -m "not long and not faults" -n auto --maxprocesses 4 --dist loadfile
 
-test-long: $(VENV)/installed  ## The whole demo as a test: minutes
+test-long: $(VENV)/installed  ## The whole demo, networks compiled with inductor, a benchmark of two processes: ten minutes
 	$(RUN) -m pytest -q -m long
 
 faults: $(VENV)/installed  ## Hundreds of kills and full disks, each followed by --resume: three quarters of an hour

@@ -27,7 +27,7 @@ from tests.metric_inputs import PARITY, parity_batch, parity_predictions
 from tests.parity_inputs import policies
 from tests.script_runs import FOLDERS, ROOT, SMALL
 from tests.small_runs import StopAtCheck
-from utils.devices import random_states, restore_random_states, to_device
+from utils.devices import on_device, random_states, restore_random_states, to_device
 from utils.interruption import Interruption
 from utils.precision import allow_tf32
 
@@ -37,6 +37,9 @@ DEVICES = ("cpu", "cuda")
 TWO_TASKS = ROOT / "yamls" / "adashare" / "nyu_v2_2task.yml"
 NUM_OUTPUTS = {"seg": 40, "sn": 3, "depth": 1}
 DOMAINS = {"real": 5, "sketch": 5}
+
+LEAST_ROUNDING = 5e-5
+"""Of the third loss, relative, where factors are rounded to 10 bits or fewer; two runs in float32 differ by less."""
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +86,7 @@ def test_training_steps_equal_the_cpus(kind: str, task_bn: bool) -> None:
 def test_training_steps_in_fewer_bits_stay_close(kind: str, precision: str) -> None:
     exact = losses_of_steps(network(kind).cuda(), kind)
     rounded = losses_of_steps(network(kind, precision=precision).cuda(), kind)
-    assert rounded != exact
+    assert abs(rounded[-1] - exact[-1]) > LEAST_ROUNDING * exact[-1]
     assert rounded == pytest.approx(exact, rel=0.1)
 
 
@@ -109,7 +112,7 @@ def test_a_step_in_tf32_stays_close() -> None:
     exact = losses_of_steps(network("dense").cuda(), "dense")
     allow_tf32(True)
     rounded = losses_of_steps(network("dense").cuda(), "dense")
-    assert rounded != exact
+    assert abs(rounded[-1] - exact[-1]) > LEAST_ROUNDING * exact[-1]
     assert rounded == pytest.approx(exact, rel=0.02)
 
 
@@ -202,11 +205,22 @@ def test_classification_metrics_equal_the_cpus() -> None:
     assert values["cuda"] == pytest.approx(values["cpu"], rel=1e-4)
 
 
-def test_hard_gates_are_decided_in_place() -> None:
+def test_hard_gates_are_zeros_and_ones_and_architectures_those_of_the_cpu() -> None:
     net = build_network(backbone="ResNet18", num_outputs=NUM_OUTPUTS, backbone_width=4, head_width=4).cuda()
     gates = decided(net.policy.draw_hard_gates(1.0, num_open=5))
     assert all(path[:3] == [1, 1, 1] and set(path) <= {0, 1} for path in gates.values())
     assert net.policy.sample_architecture(88) == net.cpu().policy.sample_architecture(88)
+
+
+def test_batches_that_are_copied_ahead_are_those_of_the_cpu() -> None:
+    images = [torch.full((8, 500, 500), number).pin_memory() for number in range(9)]
+    batches = [{"img": {"real": image}, "name": [number]} for number, image in enumerate(images)]
+    for number, batch in enumerate(on_device(batches, torch.device("cuda"))):
+        image = batch["img"]["real"]
+        for _ in range(20):  # the copy of the next one is under way
+            image = image + 1
+        assert batch["name"] == [number]
+        assert torch.equal(image.cpu(), images[number] + 20)
 
 
 def test_a_gpus_random_numbers_go_on_where_they_were() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.programs import PATIENCE
 from utils import interruption as module
 from utils.interruption import Interrupted, Interruption
 
@@ -84,5 +85,5 @@ def test_a_run_is_saved_though_the_signal_has_ended_who_reads_along(tmp_path: Pa
         process.stdout.close()
         process.stdin.write(b"the reader has gone\n")
         process.stdin.close()
-        assert process.wait() == 130
+        assert process.wait(PATIENCE) == 130
     assert (tmp_path / "log.txt").read_text().endswith("saved\n")

@@ -17,11 +17,11 @@ import yaml
 
 from tests.parity_inputs import policies
 from tests.parity_networks import parity, released_state
+from tests.released_frames import RELEASED_FRAMES, needs_released_frames
 from tests.script_runs import ROOT, SMALL, TWO_TASKS, Script, json_lines, read
 from tests.small_runs import same
 from utils.config import load_config
 
-SHARED_FRAMES = ROOT.parent / "shared" / "data" / "nyu_v2_samples"
 THREE_TASKS = ROOT / "yamls" / "adashare" / "nyu_v2_3task.yml"
 ROOM = ROOT / "nyu_v2_samples" / "img" / "0000000.png"
 TWO_TASKS_TEST = ROOT / "yamls" / "adashare" / "nyu_v2_2task_test.yml"
@@ -105,9 +105,9 @@ def test_the_three_phases_in_sequence(script: Script, tmp_path: Path) -> None:
     check_readme_python(tmp_path)
 
 
-@pytest.mark.skipif(not SHARED_FRAMES.is_dir(), reason="the real NYU v2 frames are not here")
+@needs_released_frames
 def test_the_three_phases_on_real_frames(script: Script, tmp_path: Path) -> None:
-    values = (f"dataload.dataroot={SHARED_FRAMES}",)
+    values = (f"dataload.dataroot={RELEASED_FRAMES}",)
     output = {"train.py": script("train.py", values=values)}
     assert "its 4 frames serve as train and as test" in output["train.py"]
     output["re-train.py"] = script("re-train.py", "--exp_ids", "0", "1", values=values)
@@ -318,14 +318,14 @@ def one_hot(gates: list[int]) -> torch.Tensor:
     return torch.tensor([[gate, 1 - gate] for gate in gates], dtype=torch.float32)
 
 
-@pytest.mark.skipif(not SHARED_FRAMES.is_dir(), reason="the real NYU v2 frames are not here")
+@needs_released_frames
 def test_a_released_checkpoint_gives_the_released_metrics(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("envs.cost_report.measure_seconds", lambda *_: 0.0)  # would take longer than the frames
     gates = policies(7, 3, 16)
     released_files(tmp_path, "nyu_v2_3task", **{f"task{k}_policy": one_hot(path) for k, path in enumerate(gates, 1)})
-    full_size = (f"dataload.dataroot={SHARED_FRAMES}", "backbone_width=64", "head_width=1024")
+    full_size = (f"dataload.dataroot={RELEASED_FRAMES}", "backbone_width=64", "head_width=1024")
     script("test.py", "--exp_ids", "0", "--pictures", "0", config=THREE_TASKS_TEST, values=full_size)
     tested = read(tmp_path / "result_dir" / "nyu_v2_3task" / "test_rs0088.json")
     assert tested["iteration"] == 20000
@@ -375,7 +375,9 @@ def test_as_a_command_without_cuda_it_falls_back_to_the_cpu(tmp_path: Path, room
     (tmp_path / "alone.yml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "re-train.py", "--config", str(tmp_path / "alone.yml"), "--gpus", "0", "--exp_ids", "0"]
     folders = [f"paths.checkpoint_dir={tmp_path}", f"dataload.dataroot={rooms}"]
-    done = subprocess.run([*command, "--set", *SMALL, *folders], cwd=ROOT, capture_output=True, text=True, check=False)
+    command += ["--set", *SMALL, *folders]
+    without_gpus = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=without_gpus, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stdout.startswith("device: ")
+    assert done.stdout.startswith("device: CPU, since PyTorch finds no CUDA device")
     assert done.stderr.count("\n") == 1

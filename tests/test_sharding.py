@@ -1,5 +1,6 @@
 """Which part of the batches each of several processes takes: together all, none twice, whatever their number."""
 
+from collections.abc import Iterable
 from itertools import islice
 
 import pytest
@@ -16,18 +17,24 @@ def two_domains() -> TaskwiseBatchSampler:
     )
 
 
+def five_batches(sampler: Iterable[list]) -> list[list]:
+    batches = list(islice(sampler, 5))
+    assert len(batches) == 5
+    return batches
+
+
 @pytest.mark.parametrize("num_parts", [1, 2, 4])
 def test_the_parts_of_a_batch_are_equal_and_make_the_batch(num_parts: int) -> None:
     whole = PassBatchSampler(num_samples=11, batch_size=4, seed=1, split="train", start=1)
     parts = [part_of_every_batch(whole, part, num_parts) for part in range(num_parts)]
-    for batch, *of_processes in islice(zip(whole, *parts, strict=False), 5):
+    for batch, *of_processes in zip(*map(five_batches, (whole, *parts)), strict=True):
         assert [len(part) for part in of_processes] == [4 // num_parts] * num_parts
         assert [key for part in of_processes for key in part] == batch
 
 
 def test_of_tasks_with_inputs_of_their_own_each_is_divided() -> None:
     parts = [part_of_every_batch(two_domains(), part, 2) for part in range(2)]
-    for batch, *of_processes in islice(zip(two_domains(), *parts, strict=False), 5):
+    for batch, *of_processes in zip(*map(five_batches, (two_domains(), *parts)), strict=True):
         for task, length in {"real": 2, "clipart": 1}.items():
             own = [[key for name, key in part if name == task] for part in of_processes]
             assert [len(part) for part in own] == [length, length]

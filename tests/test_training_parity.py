@@ -1,8 +1,4 @@
-"""Training steps of both phases equal the released implementation's, on two real frames.
-
-The frames are NYU's and not part of this project: the tests need `../shared/data/nyu_v2_samples` and are skipped
-without it.
-"""
+"""Training steps of both phases equal the released implementation's, on two real frames."""
 
 from pathlib import Path
 
@@ -20,13 +16,13 @@ from envs.tasks import Task
 from models.multitask import MultiTaskNet
 from models.release import release_names
 from tests.parity_networks import TASKS, parity, released_network
+from tests.released_frames import NAMES, RELEASED_FRAMES, needs_released_frames
 from utils.config import TrainingConfig, load_config
 
 ROOT = Path(__file__).parents[1]
-FRAMES = ROOT.parent / "shared" / "data" / "nyu_v2_samples"
 CROP = 224
 
-pytestmark = pytest.mark.skipif(not FRAMES.is_dir(), reason="the real NYU v2 frames are not here")
+pytestmark = needs_released_frames
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +41,7 @@ def setting(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def config(setting: str) -> TrainingConfig:
-    return load_config(ROOT / "yamls" / "adashare" / f"{setting}.yml", [f"dataload.dataroot={FRAMES}"])
+    return load_config(ROOT / "yamls" / "adashare" / f"{setting}.yml", [f"dataload.dataroot={RELEASED_FRAMES}"])
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +52,8 @@ def tasks(config: TrainingConfig) -> dict[str, Task]:
 @pytest.fixture(scope="module")
 def batch(tasks: dict[str, Task]) -> dict:
     """Frames 0061 and 0295, top left corner."""
-    frames = NYUv2(FRAMES, "test", [task.target for task in tasks.values()])
-    assert [path["img"].stem for path in frames.frames[:2]] == ["0061", "0295"]
+    frames = NYUv2(RELEASED_FRAMES, "test", [task.target for task in tasks.values()])
+    assert [path["img"].stem for path in frames.frames[:2]] == NAMES[:2]
     whole = collate([frames[0, index] for index in range(2)])
     return {name: entry[..., :CROP, :CROP] if isinstance(entry, Tensor) else entry for name, entry in whole.items()}
 

@@ -1,7 +1,5 @@
 """Joint transforms: what scaling, mirroring, padding and cropping do to each array, and their composition."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -21,9 +19,9 @@ from dataloaders.transforms import (
     scale,
     scaled_size,
 )
+from tests.released_frames import RELEASED_FRAMES, needs_released_frames
 
 TARGETS = ("seg", "normal", "depth")
-REAL_FRAMES = Path(__file__).parents[2] / "shared" / "data" / "nyu_v2_samples"
 
 
 def make_sample(seed: int, height: int = 12, width: int = 16) -> Sample:
@@ -230,12 +228,12 @@ def test_geometric_augmentation_differs_from_the_release_in_depth_and_normals_al
     assert 4 <= turned <= 16
 
 
-@pytest.mark.skipif(not REAL_FRAMES.is_dir(), reason="needs ../shared/data/nyu_v2_samples")
+@needs_released_frames
 def test_red_is_the_horizontal_component_of_real_normals() -> None:
     """A surface that recedes to the right faces left: the x of the normal follows the slope of the depth."""
-    for path in sorted(REAL_FRAMES.glob("depth/*.npy")):
+    for path in sorted(RELEASED_FRAMES.glob("depth/*.npy")):
         depth = cv2.GaussianBlur(np.load(path), (0, 0), 3)
-        normal = cv2.imread(str(REAL_FRAMES / "normal_mask" / f"{path.stem}.png"))
+        normal = cv2.imread(str(RELEASED_FRAMES / "normal_mask" / f"{path.stem}.png"))
         slope = np.clip(np.gradient(np.log(depth), axis=1), -0.01, 0.01)
         labelled = labelled_normals(normal)
         correlations = [abs(np.corrcoef(slope[labelled], normal[labelled][:, channel])[0, 1]) for channel in range(3)]

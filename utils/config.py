@@ -127,7 +127,7 @@ class PartialTrainSection(Section):
     alpha_iter_alternate: Count | None = None  # policy steps of a policy period; null: one pass over train2
     reg_w: Weight | None = None  # weight of the sparsity loss
     reg_w_hamming: Weight | None = None  # weight of the sharing loss
-    print_freq: Count = 100  # iterations between two logged losses
+    print_freq: Count = 100  # steps of a kind between two logged losses; a policy period's end logs the rest
     val_freq: Count | None = None  # iterations between two evaluations
     save_freq: Count = 500  # iterations between two `latest` checkpoints: at most so many are lost in a crash
     max_bad_steps: Count = 10  # steps in a row without a finite loss and gradient that end the run

@@ -1,4 +1,4 @@
-"""What the README names exists: files, links, scripts with their options and configurations."""
+"""What the documents name exists: files, links, scripts with their options and configurations."""
 
 import importlib.util
 import re
@@ -12,14 +12,19 @@ import pytest
 from utils.config import TestingConfig, TrainSection, load_config
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+OWN_SCRIPTS = ("submit.py",)
+"""Which a document shows how to write."""
+DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = DOCUMENTS[0].read_text(encoding="utf-8")
 
 
 def commands() -> list[list[str]]:
-    """The `python` commands of the code blocks, line continuations joined."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    """The different `python` commands of the code blocks, line continuations joined, but those of one's own scripts."""
+    text = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = "\n".join(block for language, block in blocks if not language).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("python ")]
+    found = [shlex.split(line, comments=True) for line in dict.fromkeys(lines) if line.startswith("python ")]
+    return [command for command in found if command[1] not in OWN_SCRIPTS]
 
 
 def help_of(script: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> str:
@@ -38,7 +43,9 @@ def test_commands_name_scripts_options_and_configurations(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     if command[1] == "-m":
-        assert importlib.util.find_spec(f"{command[2]}.__main__")
+        module = importlib.util.find_spec(command[2])
+        assert module
+        assert module.submodule_search_locations is None or importlib.util.find_spec(f"{command[2]}.__main__")
         return
     text = help_of(command[1], monkeypatch, capfd)
     assert all(word in text for word in command if word.startswith("--"))
@@ -46,17 +53,20 @@ def test_commands_name_scripts_options_and_configurations(
     load_config(ROOT / command[command.index("--config") + 1], overrides, TestingConfig)
 
 
-def test_links_and_pictures_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+?)\)", README)
-    files = [target for target in targets if not target.startswith("http")]
-    assert files
-    assert not [target for target in files if not (ROOT / target).exists()]
-    anchors = {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in headings()}
-    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_links_and_pictures_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    links = re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text)
+    for file, anchor in links:
+        target = (document.parent / file).resolve() if file else document
+        assert target.exists()
+        assert not anchor or anchor in anchors(target)
 
 
-def headings() -> list[str]:
-    return re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+def anchors(document: Path) -> set[str]:
+    """What links to the headings of a document are called."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 def test_the_table_of_keys_is_complete() -> None:
