@@ -69,6 +69,7 @@ def train(arguments: Namespace, config: TrainingConfig, files: RunFiles) -> None
         data.refuse_unequal_parts(config.train.batch_size)
         start.settle(data, files, arguments.overwrite)
         data = data.decoded()
+        start.make_room(files)
 
     with open_log(files.logs, start.iteration, start.log_position) as logger, Interruption() as interruption:
         for line in [device_line, *notes_on_precision(config.train.precision, device), *data.notes, *start.notes]:

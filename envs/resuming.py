@@ -105,15 +105,13 @@ def stopped_run(checkpoints: Checkpoints, phases: Sequence[str], resume: bool, o
     return StoppedRun(path, state, facts_of(content, path).vocabulary, (damage,) if damage else ())
 
 
-def make_room(left: Sequence[Path], overwrite: bool) -> None:
-    """Remove what an earlier run left, where that is wanted; else raise `UserError`."""
+def refuse_to_write_over(left: Sequence[Path], overwrite: bool) -> None:
+    """Raise `UserError` where an earlier run left files, and nobody said that they may be replaced."""
     if left and not overwrite:
         raise UserError(
             f"{left[0]} is there already, and a new run would replace or remove it: add --overwrite if it may, or "
             "choose another exp_name."
         )
-    for path in left:
-        path.unlink()
 
 
 def refuse_another_run(stopped: StoppedRun, config: TestingConfig, seed: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from envs.experiment import configured_network, configured_tasks, pretrained_sta
 from envs.pretrained import begin_with_imagenet
 from envs.restoring import load_learned_policy
 from envs.results import collect_retraining
-from envs.resuming import StoppedRun, make_room, refuse_another_run, refuse_other_data, stopped_run
+from envs.resuming import StoppedRun, refuse_another_run, refuse_other_data, refuse_to_write_over, stopped_run
 from envs.run import Run, ScoredEvaluation
 from envs.run_files import RunFiles
 from envs.tasks import Task
@@ -68,10 +69,14 @@ def plan_retraining(
     data.refuse_unequal_parts(config.train.batch_size)
     from_policy_learning = config.retrain_from_pl
     pretrained = None if from_policy_learning else pretrained_state(config)
-    remaining = remaining_seeds(config, files, seeds, architectures, data, resume, overwrite)
+    remaining, left = what_remains(config, files, seeds, architectures, data, resume, overwrite)
+    if remaining:
+        data = data.decoded()
+    for path in left:  # now that nothing can go wrong any more
+        path.unlink()
     return RetrainingPlan(
         tasks=tasks,
-        data=data.decoded(),
+        data=data,
         learned_net=learned_net if from_policy_learning else None,
         pretrained=pretrained,
         architectures=architectures,
@@ -79,7 +84,7 @@ def plan_retraining(
     )
 
 
-def remaining_seeds(
+def what_remains(
     config: TrainingConfig,
     files: RunFiles,
     seeds: dict[int, int],
@@ -87,8 +92,8 @@ def remaining_seeds(
     data: Data,
     resume: bool,
     overwrite: bool,
-) -> dict[int, int]:
-    """Those of the architectures, exp_id -> seed, that are still to be trained; makes room for those that begin.
+) -> tuple[dict[int, int], list[Path]]:
+    """Those of the architectures, exp_id -> seed, that are still to be trained, and files that make room for them.
 
     Args:
         seeds: exp_id -> seed of those that were asked for.
@@ -96,7 +101,7 @@ def remaining_seeds(
         resume, overwrite: what shall become of earlier retrainings that are found.
 
     Raises:
-        UserError: as `stopped_retraining`, before anything is removed.
+        UserError: as `stopped_retraining` and `refuse_to_write_over`.
     """
     runs = collect_retraining(files, architectures, config) if resume else []
     finished = {run["exp_id"] for run in runs if run["iterations"] >= config.train.retrain_iters}
@@ -106,8 +111,8 @@ def remaining_seeds(
         of_seed, gates = data.with_seed(seed), architectures[exp_id]
         if stopped_retraining(config, files, exp_id, gates, of_seed, resume, overwrite) is None:
             left += files.left_by_retraining(exp_id, config.train.policy_iter)
-    make_room(left, overwrite)
-    return remaining
+    refuse_to_write_over(left, overwrite)
+    return remaining, left
 
 
 def stopped_retraining(
@@ -142,7 +147,12 @@ def stopped_retraining(
 
 
 def network_to_retrain(config: TrainingConfig, plan: RetrainingPlan) -> MultiTaskNet:
-    """A new network, with the weights that it begins with."""
+    """A new network, with the weights that it begins with.
+
+    What was compiled of earlier ones is forgotten: it would count towards the variants that are compiled.
+    """
+    if config.train.compile:
+        torch.compiler.reset()
     net = configured_network(config, plan.tasks)
     if plan.learned_net:
         net.load_state_dict(plan.learned_net.state_dict())

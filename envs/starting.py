@@ -7,7 +7,7 @@ from envs.data import Data
 from envs.experiment import pretrained_state
 from envs.pretrained import begin_with_imagenet
 from envs.restoring import load_without_policy
-from envs.resuming import StoppedRun, make_room, refuse_another_run, refuse_other_data, stopped_run
+from envs.resuming import StoppedRun, refuse_another_run, refuse_other_data, refuse_to_write_over, stopped_run
 from envs.run_files import RunFiles
 from models.multitask import MultiTaskNet
 from utils.config import TrainingConfig
@@ -36,7 +36,7 @@ class Start:
     stopped: StoppedRun | None = None
 
     def settle(self, data: Data, files: RunFiles, overwrite: bool) -> None:
-        """Now that everything has been looked at, make room for a new run, or make sure that an old one can go on.
+        """Make sure that a new run may begin, or that a stopped one can go on.
 
         Raises:
             UserError: there is an earlier run in the way, or the data are not those that a stopped one had.
@@ -44,7 +44,13 @@ class Start:
         if self.stopped:
             refuse_other_data(self.stopped, data)
         else:
-            make_room(files.left_by_training(but=self.weights), overwrite)
+            refuse_to_write_over(files.left_by_training(but=self.weights), overwrite)
+
+    def make_room(self, files: RunFiles) -> None:
+        """Now that nothing can go wrong any more, remove what an earlier run left; a stopped one keeps all."""
+        if not self.stopped:
+            for path in files.left_by_training(but=self.weights):
+                path.unlink()
 
 
 def starting_point(config: TrainingConfig, net: MultiTaskNet, files: RunFiles, resume: bool, overwrite: bool) -> Start:

@@ -27,8 +27,7 @@ def compile_parts(net: MultiTaskNet, backend: str | Callable = "inductor", for_a
     """Compile stem, residual branches and heads when they are first run, each in seconds; weights keep their names.
 
     A copy is not compiled. Every way in which tasks share a block is a program of its own: with gates that are drawn as
-    0 or 1 there are so many that it does not pay. What was compiled of other networks is forgotten, since it would
-    count towards `MOST_VARIANTS`.
+    0 or 1 there are so many that it does not pay.
 
     Args:
         backend: of torch.compile.
@@ -47,7 +46,6 @@ def compile_parts(net: MultiTaskNet, backend: str | Callable = "inductor", for_a
     # DistributedDataParallel would have compiled parts split where gradients are exchanged. They are small enough, and
     # before PyTorch 2.5 those with autograd functions of their own cannot be split.
     torch._dynamo.config.optimize_ddp = False
-    torch.compiler.reset()
     limit = limit_of_variants()
     residuals = [block.residual for block in net.backbone.blocks if hasattr(block, "residual")]
     for part in (net.backbone.stem, *residuals, *net.heads.values()):

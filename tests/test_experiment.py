@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run: the network, the architectures, what is refused."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from envs.experiment import (
     configured_tasks,
     curriculum,
     exp_seeds,
+    prepare_to_train,
     pretrained_state,
     sampled_architecture,
 )
 from envs.restoring import LearnedPolicy
+from envs.retraining import RetrainingPlan, network_to_retrain
 from models.multitask import MultiTaskNet
 from models.policy import Policy
 from models.resnet import LAYOUTS as IMAGE_BACKBONES
@@ -39,6 +42,38 @@ def network(*values: str) -> MultiTaskNet:
 
 def test_every_backbone_that_can_be_configured_exists_and_the_other_way_round() -> None:
     assert NUM_BLOCKS.keys() == IMAGE_BACKBONES.keys() | TEXT_BACKBONES.keys()
+
+
+@pytest.mark.parametrize(
+    ("values", "device", "asked_for"),
+    [
+        ((), "cpu", []),
+        (("train.checkpointing=True",), "cpu", ["return_freed_memory", "leave_out_triton"]),
+        (("train.checkpointing=True",), "cuda", ["return_freed_memory"]),
+    ],
+)
+def test_memory_is_given_back_where_it_is_to_be_saved(
+    values: tuple[str, ...], device: str, asked_for: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    for name in ("return_freed_memory", "leave_out_triton"):
+        monkeypatch.setattr(f"envs.experiment.{name}", partial(calls.append, name))
+    prepare_to_train(configured(*values).train, torch.device(device))
+    assert calls == asked_for
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_network_to_retrain_has_its_compiled_variants_to_itself(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resets = []
+    monkeypatch.setattr(torch.compiler, "reset", partial(resets.append, "reset"))
+    monkeypatch.setattr("envs.experiment.compile_parts", lambda net: None)
+    config = configured(f"train.compile={compiled}")
+    plan = RetrainingPlan(configured_tasks(config), None, None, None, {}, {})
+    for _ in range(2):
+        network_to_retrain(config, plan)
+    assert len(resets) == 2 * compiled
 
 
 @pytest.mark.parametrize("backbone", NUM_BLOCKS)

@@ -1,5 +1,6 @@
 """Runs of the scripts with `dataload.cache`: they learn what they learn from files, and decode last."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,4 +41,36 @@ def test_nothing_is_decoded_for_a_run_that_is_refused(
     with pytest.raises(SystemExit):
         script(name, *arguments, values=(*SHORT, f"dataload.cache={cache}"))
     assert "add --resume to go on with it or --overwrite" in capfd.readouterr().err
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("name", ["train.py", "re-train.py"])
+def test_an_earlier_run_is_there_until_all_is_decoded(
+    script: Script, tmp_path: Path, rooms: Path, name: str, capfd: pytest.CaptureFixture
+) -> None:
+    data = tmp_path / "rooms"
+    shutil.copytree(rooms, data)
+    script("train.py", values=SHORT)
+    script("re-train.py", "--exp_ids", "0", values=SHORT)
+    before = contents(tmp_path)
+    (next(data.glob("img/*.png"))).write_bytes(b"no picture")
+    arguments = ("--exp_ids", "0") if name == "re-train.py" else ()
+    values = (*SHORT, f"dataload.dataroot={data}", f"dataload.cache={tmp_path / 'caches'}")
+    with pytest.raises(SystemExit):
+        script(name, *arguments, "--overwrite", values=values)
+    assert "is not a whole image" in capfd.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Of the checkpoints and results."""
+    files = [path for kind in ("checkpoint_dir", "result_dir") for path in (folder / kind).glob("*/*")]
+    return {path: path.read_bytes() for path in files if path.is_file() and path.suffix != ".lock"}
+
+
+def test_where_nothing_is_left_to_train_nothing_is_decoded(script: Script, cache: Path) -> None:
+    script("train.py", values=SHORT)
+    script("re-train.py", "--exp_ids", "0", values=SHORT)
+    output = script("re-train.py", "--exp_ids", "0", "--resume", values=(*SHORT, f"dataload.cache={cache}"))
+    assert "architecture 0 is retrained already" in output
     assert not cache.exists()
