@@ -1,13 +1,14 @@
 """Where a run computes, the random state it starts from and goes on with."""
 
 import random
+from collections.abc import Iterator
 from contextlib import nullcontext
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 
+from utils import devices
 from utils.devices import (
     choose_device,
     derived_seed,
@@ -123,33 +124,62 @@ def test_a_batch_moves_to_the_device_with_its_names() -> None:
     assert batch["name"] == ["a", "b"]
 
 
-def test_a_gpu_is_given_the_next_batch_before_it_computes_with_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With streams that only note down what is asked of them."""
-    events: list[str] = []
+class Stream:
+    """Notes down what is asked of it, and copies nothing."""
 
-    class Stream:
-        def __init__(self, name: str) -> None:
-            self.name = name
+    def __init__(self, name: str, events: list[str]) -> None:
+        self.name = name
+        self.events = events
 
-        def wait_stream(self, other: "Stream") -> None:
-            events.append(f"{self.name} waits for {other.name}")
+    def wait_stream(self, other: "Stream") -> None:
+        self.events.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What a pretended GPU is asked to do."""
+    asked: list[str] = []
+
+    def new_stream(device: torch.device) -> Stream:
+        asked.append("new stream")
+        return Stream("copying", asked)
 
     def copy(batch: str, device: torch.device) -> str:
-        events.append(f"copy {batch}")
+        asked.append(f"copy {batch}")
         return batch
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("copying"))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("computing"))
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(events.append(f"on {stream.name}")))
-    monkeypatch.setattr("utils.devices.to_device", copy)
-    for batch in on_device(["a", "b"], torch.device("cuda")):
+    monkeypatch.setattr(torch.cuda, "Stream", new_stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("computing", asked))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(asked.append(f"on {stream.name}")))
+    monkeypatch.setattr(devices, "to_device", copy)
+    devices._copying_stream.cache_clear()
+    yield asked
+    devices._copying_stream.cache_clear()
+
+
+GPU = torch.device("cuda")
+WAIT = "computing waits for copying"
+
+
+def test_a_gpu_is_given_the_next_batch_before_it_computes_with_the_last(events: list[str]) -> None:
+    for batch in on_device(["a", "b"], GPU):
         events.append(f"compute {batch}")
-    wait = "computing waits for copying"
-    assert events == [wait, "on copying", "copy a", wait, "on copying", "copy b", "compute a", wait, "compute b"]
+    first, second = (["on copying", f"copy {batch}"] for batch in "ab")
+    assert events == ["new stream", WAIT, *first, WAIT, *second, "compute a", WAIT, "compute b"]
+    assert list(on_device(["c"], GPU)) == ["c"]
+    assert events.count("new stream") == 1, "memory that was taken for one is not given to another"
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_without_batches_there_is_nothing_on_a_device(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("Stream", "current_stream"):
-        monkeypatch.setattr(torch.cuda, name, MagicMock())
-    assert list(on_device([], torch.device(device))) == []
+def test_what_is_wrong_with_a_batch_is_said_after_the_batches_before(events: list[str]) -> None:
+    def batches() -> Iterator[str]:
+        yield from ("a", "b")
+        raise UserError("c cannot be read")
+
+    on_gpu = on_device(batches(), GPU)
+    assert [next(on_gpu), next(on_gpu)] == ["a", "b"]
+    with pytest.raises(UserError, match="c cannot be read"):
+        next(on_gpu)
+
+
+def test_without_batches_there_is_nothing_on_a_device(events: list[str]) -> None:
+    assert [list(on_device([], device)) for device in (torch.device("cpu"), GPU)] == [[], []]

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -101,19 +102,29 @@ def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
 
 def _copied_ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
     # A step ends when the host has read its losses: copies that were begun after that would overlap with nothing.
-    copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    last = None
-    for batch in batches:
-        computing.wait_stream(copying)  # for the last batch, and not for the copies of this one
-        with torch.cuda.stream(copying):
-            copied = to_device(batch, device)
-        _keep_until_used_by(computing, copied)
+    copying, computing = _copying_stream(device), torch.cuda.current_stream(device)
+    remaining, copied, fault = iter(batches), None, None
+    while fault is None:
+        computing.wait_stream(copying)  # for the last batch, and not for the copies of the next one
+        last, copied = copied, None
+        try:
+            batch = next(remaining)
+        except Exception as error:  # StopIteration too: it comes after the last batch
+            fault = error
+        else:
+            with torch.cuda.stream(copying):
+                copied = to_device(batch, device)
+            _keep_until_used_by(computing, copied)
         if last is not None:
             yield last
-        last = copied
-    computing.wait_stream(copying)
-    if last is not None:
-        yield last
+    if not isinstance(fault, StopIteration):
+        raise fault
+
+
+@cache
+def _copying_stream(device: torch.device) -> torch.cuda.Stream:
+    # One for all: memory that was taken for a stream is not given to another.
+    return torch.cuda.Stream(device)
 
 
 def _keep_until_used_by(stream: torch.cuda.Stream, value: Any) -> None:
