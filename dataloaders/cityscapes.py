@@ -76,7 +76,7 @@ class CityScapes(FrameDataset):
         small_res: resize every file that is of another size to 128x256.
         seed: key of the augmentation's draws, together with split, pass number and index.
         validation: "test" or "held_out", see `dataloaders.splits`.
-        cache: where frames are kept as `read` returns them; None reads their files each time.
+        cache: where `decoded` keeps frames; None reads their files each time.
 
     Raises: UserError for another number of classes, for everything about the data root that can be known before a
     frame is opened, and, when one is fetched, for files that cannot be read or contradict the format.

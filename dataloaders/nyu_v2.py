@@ -84,7 +84,7 @@ class NYUv2(FrameDataset):
         seed: key of the augmentation's draws, together with split, pass number and index.
         validation: "test", the release's choice, makes "val" the test split; "held_out" makes it the split
             file's own, or a tenth of train that no training split then contains.
-        cache: where decoded frames are kept; None decodes them each time.
+        cache: where `decoded` keeps frames; None reads their files each time.
 
     Attributes:
         frames: the paths of every frame.

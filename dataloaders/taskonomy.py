@@ -88,7 +88,7 @@ class Taskonomy(FrameDataset):
             whole frames, 256x256.
         seed: key of the augmentation's draws, together with split, pass number and index.
         validation: "test" or "held_out", see `dataloaders.splits`.
-        cache: where decoded frames are kept; None decodes them each time.
+        cache: where `decoded` keeps frames; None reads their files each time.
 
     Raises: UserError for everything about the data root that can be known before a frame is opened, and, when
     one is fetched, for files that cannot be read or contradict the format.

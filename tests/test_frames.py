@@ -222,7 +222,7 @@ def test_an_array_has_no_more_pixels_than_a_picture(tmp_path: Path, monkeypatch:
         assert read_array(path).shape == shape
     for shape in ((13, 1), (1, 13), (13, 1, 1), (3, 4, 4), (1, 1, 37), (13,)):
         np.save(path, np.ones(shape, np.float16))
-        with pytest.raises(UserError, match=r"img\.npy cannot be read .*\] has more than 0 million pixels"):
+        with pytest.raises(UserError, match=r"img\.npy cannot be read .*\] has more than [0-9,]+ pixels"):
             read_array(path)
 
 

@@ -1,5 +1,7 @@
 """Networks that compute in fewer bits: what they predict, and how the loss is scaled."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -8,8 +10,9 @@ from envs.steps import weight_step
 from envs.updates import NotFinite
 from models.multitask import MultiTaskNet, build_network
 from tests.parity_inputs import seeded
+from tests.script_runs import Script
 from tests.small_runs import ALL_BLOCKS, LOSS_WEIGHTS, TASKS
-from utils.precision import notes_on_precision
+from utils.precision import allow_tf32, notes_on_precision
 
 IMAGE = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)) * 50
 
@@ -114,3 +117,20 @@ def test_a_precision_that_the_cpu_emulates_is_noted(
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
     notes = notes_on_precision(precision, torch.device(device))
     assert [f"train.precision={precision}" in note for note in notes] == [True] * is_noted
+
+
+@pytest.fixture
+def _tf32_as_before() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    yield
+    allow_tf32(before)
+
+
+@pytest.mark.usefixtures("_tf32_as_before")
+@pytest.mark.parametrize("allowed", [False, True])
+def test_every_script_says_whether_a_gpu_may_round_to_tf32(allowed: bool, script: Script) -> None:
+    values = ("train.total_iters=4", f"train.tf32={allowed}")
+    for name, *arguments in (("train.py",), ("re-train.py", "--exp_ids", "0"), ("test.py",)):
+        allow_tf32(not allowed)
+        script(name, *arguments, values=values)
+        assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == allowed

@@ -72,6 +72,7 @@ def check_sequence(folder: Path, output: dict[str, str], tasks: dict[str, int], 
     assert tested.keys() >= {"checkpoint", "iteration", "num_samples", "policy", "metrics", "cost"}
     assert tested["num_samples"] == num_images
     assert tested["policy"] == summary["runs"][0]["gates"]
+    assert tested["arithmetic"] == {"precision": "fp32", "tf32": False, "compile": False}
     assert tested["metrics"]["release"].keys() == tested["metrics"]["standard"].keys() == set(tasks)
     assert {"mIoU", "Pixel Acc", "err"} <= tested["metrics"]["standard"]["seg"].keys()
     assert tested["metrics"]["standard"]["sn"] is None
@@ -379,5 +380,6 @@ def test_as_a_command_without_cuda_it_falls_back_to_the_cpu(tmp_path: Path, room
     without_gpus = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=without_gpus, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stdout.startswith("device: CPU, since PyTorch finds no CUDA device")
+    assert done.stdout.startswith("device: CPU, ")
+    assert "since PyTorch finds no CUDA device" in done.stdout
     assert done.stderr.count("\n") == 1
