@@ -13,6 +13,9 @@ from tests.faults.script_server import ScriptServer
 from tests.faults.small_scripts import SCRIPTS, TRAININGS, assert_alike, checkpoint_folder, run, seconds_of
 from utils.checkpoint import load_latest
 
+PLACES = {"start", "warm-up", "policy", "retraining"}
+ENOUGH_KILLS, MOST_KILLS = 60, 240
+
 
 def place_of_kill(folder: Path) -> str:
     """Where a run was when it was killed: the phase that it had saved, and whether it was saving."""
@@ -28,13 +31,13 @@ def place_of_kill(folder: Path) -> str:
 def run_with_kills(
     server: ScriptServer, folder: Path, rooms: Path, draw: random.Random, longest: float, workers: int
 ) -> Counter[str]:
-    """Run both scripts to their end, killing them after random times; where the kills hit."""
+    """Run both scripts to their end, killing them after random times, early more often; where the kills hit."""
     hits: Counter[str] = Counter()
     for script in SCRIPTS:
         status = 1
         while status:
             by = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-            after = draw.uniform(0, longest)
+            after = longest * draw.random() ** 2  # a run's start is short
             status = run(server, script, folder, rooms, workers=workers, killed_after=after, by=by)
             output = (folder / "output.txt").read_text()
             assert status in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM), output
@@ -65,18 +68,16 @@ def test_a_run_that_dies_while_it_saves_leaves_what_an_undisturbed_one_leaves(
 def test_dozens_of_kills_at_random(
     server: ScriptServer, trained: Path, straight: Path, rooms: Path, tmp_path: Path, workers: int
 ) -> None:
-    """Run after run; prints where the kills hit."""
-    draw, hits = random.Random(workers), Counter()
-    for number in count():
-        if hits.total() >= 60:
-            break
-        folder = tmp_path / str(number)
+    """Run after run, until they have hit everywhere; prints where."""
+    draw, hits, numbers = random.Random(workers), Counter(), count()
+    while hits.total() < ENOUGH_KILLS or not {place.removeprefix("saving in ") for place in hits} >= PLACES:
+        assert hits.total() < MOST_KILLS, hits
+        folder = tmp_path / str(next(numbers))
         folder.mkdir()
         hits += run_with_kills(server, folder, rooms, draw, seconds_of(trained), workers)
         for script in SCRIPTS:
             assert_alike(script, folder, straight)
     print(f"\n{workers} workers: {hits.total()} kills, {dict(hits)}")
-    assert {"start", "warm-up", "policy", "retraining"} <= {place.removeprefix("saving in ") for place in hits}
 
 
 @pytest.mark.faults
