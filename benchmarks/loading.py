@@ -40,6 +40,9 @@ from utils.memory import return_freed_memory
 TARGETS = ("seg", "normal", "depth")
 WARM_UP_BATCHES, TIMED_BATCHES = 2, 6
 
+LEAST_ROUNDS = 9
+"""Of making samples, which takes seconds: a short disturbance must not decide how fast a way is."""
+
 BASELINE, FILES, CACHE = "straightforward", "files", "packed cache"
 AS_RELEASED, AS_RENDERED = "as released", "as rendered"
 
@@ -247,7 +250,7 @@ def measure(extent: Extent, rounds: int) -> Record:
             # Both as in a worker.
             cv2.setNumThreads(0)
             return_freed_memory(at_once=False)
-            samples += time_samples(pictures, ways, extent.num_passes, rounds)
+            samples += time_samples(pictures, ways, extent.num_passes, max(rounds, LEAST_ROUNDS))
             if pictures == AS_RELEASED:
                 workers += time_workers(pictures, ways, extent, rounds)
     return {"samples": list(map(asdict, samples)), "workers": list(map(asdict, workers))}

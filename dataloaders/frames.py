@@ -365,5 +365,6 @@ def encode_depth(depth: np.ndarray, unmeasured: float) -> dict[str, np.ndarray]:
 
     What is no finite number becomes 0, not measured.
     """
-    depth = np.where(np.isfinite(depth), depth, np.float32(0))[None]
+    depth = depth[None].copy()
+    depth[~np.isfinite(depth)] = 0
     return {"depth": depth, "depth_valid": depth > unmeasured}

@@ -213,10 +213,8 @@ def encode_image(image: np.ndarray) -> dict[str, np.ndarray]:
 
 def encode_raw_normals(normal: np.ndarray) -> dict[str, np.ndarray]:
     """Normals -> "normal" as stored, 0..255, and "normal_valid": the release's target."""
-    return {
-        "normal": channels_first(normal).astype(np.float32),
-        "normal_valid": labelled_normals(normal)[None],
-    }
+    normal = channels_first(normal)
+    return {"normal": normal.astype(np.float32), "normal_valid": labelled_normals(normal)[None]}
 
 
 def encode_decoded_normals(normal: np.ndarray) -> dict[str, np.ndarray]:

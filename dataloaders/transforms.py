@@ -35,7 +35,9 @@ NORMAL_X = 2
 
 def channels_first(array: np.ndarray) -> np.ndarray:
     """[H, W, C] -> [C, H, W], contiguous; done while the values are still bytes, it costs next to nothing."""
-    return np.ascontiguousarray(array.transpose(2, 0, 1))
+    planes = np.empty((array.shape[2], *array.shape[:2]), array.dtype)
+    cv2.split(array, list(planes))  # which fills arrays that it is given, three times as fast as NumPy copies
+    return planes
 
 
 def subtract_mean(image: np.ndarray) -> np.ndarray:
@@ -49,8 +51,8 @@ def image_from_input(image: np.ndarray) -> np.ndarray:
 
 
 def labelled_normals(normal: np.ndarray) -> np.ndarray:
-    """bool [H, W]: where uint8 normals [H, W, 3] are labels at all, that is, not white."""
-    blue, green, red = normal[:, :, 0], normal[:, :, 1], normal[:, :, 2]
+    """bool [H, W]: where uint8 normals [3, H, W] are labels at all, that is, not white."""
+    blue, green, red = normal
     return (blue & green & red) != 255
 
 
@@ -137,17 +139,16 @@ def approach_inverse(sample: Sample, factor: float, window: Window | None = None
 
 def mirror(sample: Sample) -> Sample:
     """Swap left and right. Normals keep their values, as in the release; `reflect` turns them round, too."""
-    return {key: array[:, ::-1] for key, array in sample.items()}
+    return {key: cv2.flip(array, 1) for key, array in sample.items()}
 
 
 def reflect(sample: Sample) -> Sample:
     """`mirror`, with the x component of every labelled normal negated: 255 - value."""
     mirrored = mirror(sample)
     if "normal" in mirrored:
-        normal = mirrored["normal"].copy()
+        normal = mirrored["normal"]
         x = normal[:, :, NORMAL_X]
-        normal[:, :, NORMAL_X] = np.where(labelled_normals(normal), 255 - x, x)
-        mirrored["normal"] = normal
+        normal[:, :, NORMAL_X] = np.where(labelled_normals(channels_first(normal)), 255 - x, x)
     return mirrored
 
 
@@ -158,9 +159,10 @@ def pad_to(sample: Sample, height: int, width: int) -> Sample:
     if not missing_rows and not missing_columns:
         return dict(sample)
     top, left = missing_rows // 2, missing_columns // 2
-    borders = ((top, missing_rows - top), (left, missing_columns - left), (0, 0))
+    borders = (top, missing_rows - top, left, missing_columns - left)
     return {
-        key: np.pad(array, borders[: array.ndim], constant_values=PADDING.get(key, 0)) for key, array in sample.items()
+        key: cv2.copyMakeBorder(array, *borders, cv2.BORDER_CONSTANT, value=[PADDING.get(key, 0)] * 4)
+        for key, array in sample.items()
     }
 
 

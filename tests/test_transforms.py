@@ -11,6 +11,7 @@ from dataloaders.transforms import (
     Window,
     approach,
     approach_inverse,
+    channels_first,
     labelled_normals,
     mirror,
     pad_to,
@@ -99,7 +100,7 @@ def test_reflect_turns_the_x_of_labelled_normals() -> None:
     before = sample["normal"].copy()
     mirrored, reflected = mirror(sample)["normal"], reflect(sample)["normal"]
     np.testing.assert_array_equal(sample["normal"], before)
-    labelled = labelled_normals(mirrored)
+    labelled = labelled_normals(channels_first(mirrored))
     np.testing.assert_array_equal(reflected[labelled][:, 2], 255 - mirrored[labelled][:, 2])
     np.testing.assert_array_equal(reflected[:, :, :2], mirrored[:, :, :2])
     assert (reflected[~labelled] == 255).all()
@@ -160,7 +161,7 @@ def test_augmentation_equals_that_of_whole_frames_to_the_bit(crop_size: tuple[in
         np.testing.assert_array_equal(augmented["depth"], expected["depth"] / np.float32(factor), strict=True)
         turned = expected["normal"].copy()
         if is_mirrored:
-            turned[..., 2][labelled_normals(turned)] ^= 255
+            turned[..., 2][labelled_normals(channels_first(turned))] ^= 255
         np.testing.assert_array_equal(augmented["normal"], turned)
 
 
@@ -194,7 +195,7 @@ def test_augmentation_moves_all_arrays_alike_and_covers_its_ranges() -> None:
         assert {array.shape[:2] for array in augmented.values()} == {(16, 20)}
         inside = augmented["depth"] > 0
         np.testing.assert_array_equal(inside, augmented["seg"] != 255)
-        np.testing.assert_array_equal(inside, labelled_normals(augmented["normal"]))
+        np.testing.assert_array_equal(inside, labelled_normals(channels_first(augmented["normal"])))
         np.testing.assert_array_equal(augmented["normal"][inside][:, 0], (augmented["depth"][inside] - 1) * 4)
         assert (augmented["img"][~inside] == 0).all()
         error = augmented["img"][inside][:, 0] - (augmented["depth"][inside] - 1) * 4
@@ -235,7 +236,7 @@ def test_red_is_the_horizontal_component_of_real_normals() -> None:
         depth = cv2.GaussianBlur(np.load(path), (0, 0), 3)
         normal = cv2.imread(str(RELEASED_FRAMES / "normal_mask" / f"{path.stem}.png"))
         slope = np.clip(np.gradient(np.log(depth), axis=1), -0.01, 0.01)
-        labelled = labelled_normals(normal)
+        labelled = labelled_normals(channels_first(normal))
         correlations = [abs(np.corrcoef(slope[labelled], normal[labelled][:, channel])[0, 1]) for channel in range(3)]
         assert np.argmax(correlations) == 2
         assert correlations[2] > 0.4
