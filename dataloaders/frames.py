@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import cv2
@@ -42,6 +43,9 @@ CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 """Version -> what reads the header; a third one serves names of fields, which no array of ours has."""
+
+ONE_HEADER_AT_A_TIME = Lock()
+"""NumPy has Python parse a header; in Python 3.11 threads that do so at once can disturb each other (SystemError)."""
 
 MOST_ARRAY_BYTES = 250_000_000
 """Of an npy file; CityScapes' raw images would be 50 MB as float64."""
@@ -303,7 +307,8 @@ def _read_values(file: BinaryIO, size: int) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     if version not in NPY_HEADERS:
         raise ValueError(f"the format's version is {version}")
-    shape, is_fortran, dtype = NPY_HEADERS[version](file)
+    with ONE_HEADER_AT_A_TIME:
+        shape, is_fortran, dtype = NPY_HEADERS[version](file)
     num_values, num_bytes = math.prod(shape), size - file.tell()
     if num_bytes != num_values * dtype.itemsize:
         expected = num_values * dtype.itemsize

@@ -4,17 +4,19 @@ import errno
 import json
 import os
 import re
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from dataloaders import domainnet
+from dataloaders import domainnet, frames
 from dataloaders.frames import (
     Frames,
     encode_depth,
@@ -299,6 +301,27 @@ def test_header_that_does_not_fit_its_array_is_refused_in_one_line(tmp_path: Pat
         read_array(path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < len(str(path)) + 250
+
+
+def test_threads_parse_headers_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11's parser is not safe for threads: now and then it ends with a SystemError."""
+    path = tmp_path / "array.npy"
+    np.save(path, np.zeros((2, 3)))
+    parsing: list[BinaryIO] = []
+    at_once: list[int] = []
+    parse = frames.NPY_HEADERS[1, 0]
+
+    def parse_slowly(file: BinaryIO) -> tuple:
+        parsing.append(file)
+        at_once.append(len(parsing))
+        time.sleep(0.001)
+        parsing.remove(file)
+        return parse(file)
+
+    monkeypatch.setitem(frames.NPY_HEADERS, (1, 0), parse_slowly)
+    with ThreadPoolExecutor(4) as executor:
+        assert all(array.shape == (2, 3) for array in executor.map(read_array, [path] * 20))
+    assert at_once == [1] * 20
 
 
 READERS = (read_image, read_array, partial(read_lines, form="a sample"), domainnet.read_image)
