@@ -6,7 +6,6 @@ A new promise is a line in `PROMISES`, with a function that finds its figure amo
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 from benchmarks.growth import ONE_POLICY
@@ -127,9 +126,12 @@ def largest_change(results: Results, precision: str) -> Figure | None:
 
 
 def speed_of_processes(results: Results) -> Figure | None:
-    """How many times as much two processes do, on the largest batch: with 16 images, the paper's has more."""
-    batches = results.get("processes", {}).get("batches")
-    return ratio_figure(max(batches, key=itemgetter("images"))["times_faster"]) if batches else None
+    """How many times as much two processes do, each with the headline's batch."""
+    measured = results.get("processes", {"batches": []})
+    for batch in measured["batches"]:
+        if batch["images"] == 2 * measured["work"]["batch_size"]:
+            return ratio_figure(batch["times_faster"])
+    return None
 
 
 def difference_of_processes(results: Results) -> Figure | None:
@@ -151,7 +153,7 @@ OF_ANY_DEVICE = (
     ),
     Promise("20 tasks of one policy, cost of the backbone", 1.1, cost_of_tasks, at_most=True),
     Promise("bf16, change of a metric", 0.5, partial(largest_change, precision="bf16"), at_most=True, unit=" %"),
-    Promise("two processes of one thread, images per second of the largest batch", 1.6, speed_of_processes),
+    Promise("two processes of one thread, each with the headline's images, images per second", 1.6, speed_of_processes),
     Promise("two processes, difference of a loss", 1e-5, difference_of_processes, at_most=True, unit=""),
 )
 
