@@ -47,8 +47,9 @@ direction of those whose gradient is hardly any, and after five steps shows in t
 PATIENCE = 10
 """Seconds in which processes part."""
 
-LEAST_STEPS = 5
-"""To compare what is learned, however few are timed."""
+LEAST_STEPS = 9
+"""However few rounds are asked for: what is learned is compared over them, and two processes wait for each other, so
+that what disturbs one holds up both."""
 
 
 def compare_processes(work: Work, images_of_each: Sequence[int], settings: Settings) -> Record:
