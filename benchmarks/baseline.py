@@ -23,6 +23,7 @@ from envs.losses import Batch
 from envs.steps import frozen, task_losses
 from envs.tasks import Task
 from envs.updates import weighted_sum
+from models.convolutions import BlockConv
 from models.heads import ASPP
 from models.multitask import MultiTaskNet
 from models.resnet import ResNet
@@ -98,6 +99,18 @@ def run_every_block(backbone: ResNet, image: Tensor, path: Sequence[Gate]) -> Te
     return x
 
 
+def with_librarys_convolutions(net: nn.Module) -> nn.Module:
+    """Let blocks have 3x3 convolutions of the library's own; values are lost. Returns the network."""
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, BlockConv):
+                plain = nn.Conv2d(
+                    child.in_channels, child.out_channels, 3, padding=child.padding, dilation=child.dilation, bias=False
+                )
+                setattr(module, name, plain)
+    return net
+
+
 def lay_out_by_channel(module: nn.Module) -> nn.Module:
     """Give every parameter memory in the order of its axes; values are lost. Returns the module."""
     for parameter in module.parameters():
@@ -117,7 +130,7 @@ class Baseline(Implementation):
         """The network of the work; see `Implementation`."""
         num_outputs = {name: task.num_channels for name, task in work.tasks.items()}
         net = TaskByTaskNet(configured_network(work.config, work.tasks), num_outputs, work.config.head_width)
-        return seed_weights(lay_out_by_channel(net)).to(device)
+        return seed_weights(lay_out_by_channel(with_librarys_convolutions(net))).to(device)
 
     def prepare_test(self, net: TaskByTaskNet, gates: HardGates) -> TaskByTaskNet:
         """The network as it is."""

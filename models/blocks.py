@@ -12,7 +12,7 @@ from itertools import chain
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.convolutions import SubsamplingConv
+from models.convolutions import BlockConv, SubsamplingConv
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ Norm = Callable[[int], nn.Module]
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """3x3 convolution without bias that keeps the size at stride 1."""
+    if stride == 1:
+        return BlockConv(in_channels, out_channels, dilation)
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
 
 

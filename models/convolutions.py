@@ -1,9 +1,11 @@
 """Convolutions that compute what `nn.Conv2d` computes, and bear its parameters, where its own way is slow or unsafe.
 
-Those of the heads are matrix products where these are faster. A head sees a small map through a wide window: with a
-dilation of 24 and a map of 29x29, most of the nine taps of the kernel look beyond the border almost everywhere. CPU
-libraries know how to leave that out of the output and of the gradient of the input, but not of the gradient of the
-weights, where it costs up to eight times as much as what is needed.
+On CPUs the gradient of weights is a few matrix products, which are faster than the libraries' own way. Most so in the
+heads, which see a small map through a wide window: with a dilation of 24 and a map of 29x29, most of the nine taps of
+the kernel look beyond the border almost everywhere. CPU libraries know how to leave that out of the output and of the
+gradient of the input, but not of the gradient of the weights, where it costs up to eight times as much as what is
+needed. In the blocks hardly a tap looks beyond the border, but the libraries' gradient comes in another order of memory
+than the weights have, and is copied twice.
 """
 
 from typing import Any
@@ -42,6 +44,22 @@ class SubsamplingConv(nn.Conv2d):
         return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
 
 
+class BlockConv(nn.Conv2d):
+    """3x3 convolution of a block, without bias, that keeps the size; its weights' gradient as `DilatedConv`'s.
+
+    But not in bfloat16, in which the library is faster where nearly all taps see something.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels, H, W] -> [N, out_channels, H, W]."""
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        return _DilatedConvolution.apply(x, self.weight, None, self.dilation[0])
+
+
 class DilatedConv(nn.Conv2d):
     """3x3 convolution with bias that keeps the size; on the CPU its weights' gradient is computed tap by tap."""
 
@@ -63,7 +81,7 @@ class _DilatedConvolution(torch.autograd.Function):
     """`F.conv2d`, with the gradient of the weights by `weight_gradient`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
         return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation)

@@ -26,6 +26,7 @@ from benchmarks.variants import BASELINE, FP32, measured_variants
 from benchmarks.work import HEADLINE, OTHERS, Work, paper_work
 from envs.steps import task_losses
 from envs.updates import NotFinite, weighted_sum
+from models.convolutions import SubsamplingConv
 from models.shared_paths import all_blocks
 from tests.parity_inputs import policies
 from utils.errors import UserError
@@ -91,6 +92,12 @@ def test_the_baseline_has_our_weights_in_the_order_of_their_axes(benches: dict[s
     torch.testing.assert_close(dict(baseline.state_dict()), dict(ours.state_dict()), rtol=0, atol=0)
     assert all(parameter.stride() == torch.empty(parameter.shape).stride() for parameter in baseline.parameters())
     assert any(not parameter.is_contiguous() for parameter in ours.parameters())
+
+
+def test_the_baseline_has_no_faster_convolutions(benches: dict[str, Bench]) -> None:
+    baseline = benches[BASELINE.name].net
+    convolutions = {type(module) for module in baseline.modules() if isinstance(module, nn.Conv2d)}
+    assert convolutions == {nn.Conv2d, SubsamplingConv}
 
 
 def test_the_baseline_computes_and_learns_what_ours_does(benches: dict[str, Bench]) -> None:

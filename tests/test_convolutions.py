@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.convolutions import DilatedConv, PointwiseConv, SubsamplingConv
+from models.convolutions import BlockConv, DilatedConv, PointwiseConv, SubsamplingConv
 from models.winograd import Place, WinogradConv, is_winograd_faster, needed_taps
 
-SIZES_AND_DILATIONS = [(9, 7, 2), (9, 7, 6), (5, 6, 12), (1, 8, 3)]
+SIZES_AND_DILATIONS = [(8, 6, 1), (9, 7, 2), (9, 7, 6), (5, 6, 12), (1, 8, 3)]
 """Taps that see something everywhere, at some places, and nowhere; maps that a tile does not fit."""
 
 
@@ -23,18 +23,27 @@ def gradients(output: Tensor, of: list[Tensor]) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("height", "width", "dilation"), SIZES_AND_DILATIONS)
-def test_a_dilated_convolution_has_the_librarys_gradients(
-    height: int, width: int, dilation: int, layout: torch.memory_format
+@pytest.mark.parametrize("kind", [BlockConv, DilatedConv])
+def test_convolutions_have_the_librarys_gradients(
+    kind: type[BlockConv | DilatedConv], height: int, width: int, dilation: int, layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
-    conv = DilatedConv(4, 5, dilation).double().to(memory_format=layout)
+    conv = kind(4, 5, dilation).double().to(memory_format=layout)
     x = inputs(height, width)
     seen = x.to(memory_format=layout)
     expected = F.conv2d(seen, conv.weight, conv.bias, padding=dilation, dilation=dilation)
     assert torch.equal(conv(seen), expected)
-    of = [x, conv.weight, conv.bias]
+    of = [x, *conv.parameters()]
     for ours, librarys in zip(gradients(conv(seen), of), gradients(expected, of), strict=True):
         torch.testing.assert_close(ours, librarys, rtol=0, atol=1e-12)
+
+
+def test_a_convolution_of_a_block_in_bfloat16_is_the_librarys() -> None:
+    conv, x = BlockConv(4, 5, 1), inputs(6, 6).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = conv(x)
+    assert output.dtype == torch.bfloat16
+    assert type(output.grad_fn).__name__ == "ConvolutionBackward0"
 
 
 def test_frozen_weights_still_pass_a_gradient_to_the_input() -> None:
