@@ -52,6 +52,8 @@ def exit_on_user_error() -> Iterator[None]:
 
 
 def _exit(code: int | str | None, line: str | None = None) -> NoReturn:
+    # PyTorch would raise an error, at any moment from here on, for a data loading process that fails as this one ends.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if line:
         print(line, file=sys.stderr)
     try:

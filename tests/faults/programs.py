@@ -15,15 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
 from torch.utils.data import Dataset
+from torch.utils.data._utils import signal_handling
 
 from dataloaders import loading
 from dataloaders.loading import BatchLoader, Key, PassBatchSampler, build_loader
-from utils.errors import exit_on_user_error
+from utils.errors import UserError, exit_on_user_error
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300
@@ -110,6 +112,8 @@ def started(program: Callable[[Path], None], folder: Path, *wrapper: str) -> Ite
 def _begin(program: Callable[[Path], None], folder: Path, output: Path) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)
+    # A script that failed in the tests' own process took PyTorch's handler away, which is otherwise set only once.
+    signal_handling._SIGCHLD_handler_set = False
     file = output.open("w", buffering=1)
     for descriptor in (1, 2):
         os.dup2(file.fileno(), descriptor)
@@ -281,6 +285,19 @@ def keep_too_many_batches(folder: Path) -> None:
         kept.append(next(batches))
         leave_files(50)
         kept.extend(batches)
+
+
+def lose_a_worker_while_it_ends(folder: Path) -> None:
+    with exit_on_user_error():
+        batches = iter(loader_of(Numbers()))
+        worker = int(next(batches)["process"][0])
+        Finalize(None, kill_and_hear_of_it, (worker,), exitpriority=0)
+        raise UserError("the reason")
+
+
+def kill_and_hear_of_it(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+    time.sleep(1)
 
 
 def fill_shared_memory(folder: Path) -> None:

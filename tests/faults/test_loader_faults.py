@@ -147,6 +147,12 @@ def test_a_killed_worker_ends_a_script_and_the_other_workers(tmp_path: Path) -> 
         wait_for(lambda: free_to_lock(tmp_path / "lock"))
 
 
+def test_a_worker_that_dies_while_its_run_ends_is_not_told_of(tmp_path: Path) -> None:
+    with forked(programs.lose_a_worker_while_it_ends, tmp_path) as program:
+        assert program.wait() == 2
+        assert only_sentence(program) == "error: the reason"
+
+
 def test_workers_of_a_killed_run_end_at_once_whatever_they_do(tmp_path: Path) -> None:
     with forked(programs.train_on_stuck_workers, tmp_path) as program:
         wait_for(lambda: program.has_said("ready"))
